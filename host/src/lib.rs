@@ -1,0 +1,4 @@
+//! Inference engine for gpt-oss: model files, tokenizer, CPU engine, GPU runtime, modes.
+
+pub mod engine;
+pub mod model;

@@ -1,0 +1,3 @@
+//! The `gptoss` command.
+
+fn main() {}

@@ -1,0 +1,9 @@
+//! Facts both sides of a kernel launch agree on.
+//!
+//! No allocation, no files, no GPU: the host, the kernels and the tools all compile this crate.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod bf16;
+pub mod model;
+pub mod mxfp4;

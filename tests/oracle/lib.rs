@@ -1,0 +1,1 @@
+//! Slow, obvious f64 versions of every kernel: what the tests compare with.

@@ -1,0 +1,1 @@
+//! The one integration binary; a comment per module says what it needs.

@@ -1,0 +1,1 @@
+//! Reader of AMDGPU code objects: ELF, kernel descriptors and the metadata note.

@@ -1,0 +1,1 @@
+//! Tables of what the compiler made of each kernel, chip beside chip.

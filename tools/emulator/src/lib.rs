@@ -1,0 +1,1 @@
+//! A functional AMDGPU emulator behind the HIP runtime API.
