@@ -1,1 +1,20 @@
 //! A functional AMDGPU emulator behind the HIP runtime API.
+//!
+//! It executes AMDHSA code objects instruction by instruction. The core below knows no HIP:
+//! [`Memory`] holds what device pointers point to, [`CodeImage`] is a code object loaded into it,
+//! and [`launch`](launch()) runs one kernel over a grid and returns what it counted, or the
+//! [`Fault`] that stopped it.
+
+pub mod chip;
+pub mod code;
+pub mod counters;
+pub mod fault;
+pub mod launch;
+pub mod memory;
+
+pub use chip::{Chip, UnknownChip};
+pub use code::{CodeImage, Kernel, LoadError};
+pub use counters::Counters;
+pub use fault::{Fault, FaultKind};
+pub use launch::{Checkers, Launch, LaunchError, Options, launch};
+pub use memory::{Allocation, Memory, MemoryError, Owner};
