@@ -1,6 +1,40 @@
 //! Model files and the weights they hold, whichever format they came from.
 
+use std::path::Path;
+
+pub mod bin;
+pub mod config;
+mod error;
+pub(crate) mod names;
+pub mod shards;
+mod snapshot;
 mod weights;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::ModelError;
 pub use shared::model::{ModelConfig, Rope};
 pub use weights::{Bytes, Dtype, ExpertWeights, Experts, Layer, Linear, Matrix, Store, Weights};
+
+/// How to read what a file does not say about itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// Which exporter wrote a reference `.bin`; snapshots do not look at it.
+    pub bin_layout: bin::BinLayout,
+}
+
+/// Maps the model at `path` and checks it: a folder is a snapshot, a file a reference `.bin`.
+///
+/// Matrices stay in the file; norms, biases and sinks are read, and must be finite.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Weights, ModelError> {
+    let kind = std::fs::metadata(path).map_err(ModelError::io(path))?;
+    if kind.is_dir() {
+        snapshot::load(path)
+    } else if path.extension().is_some_and(|e| e == "safetensors") {
+        let reason = "one file of a snapshot, expected the folder that holds it and config.json";
+        Err(ModelError::file(path, reason))
+    } else {
+        bin::load(path, options.bin_layout)
+    }
+}

@@ -152,6 +152,13 @@ impl ModelConfig {
                 });
             }
         }
+        if self.rope.theta <= 1.0 {
+            return Err(ConfigError {
+                name: "rope_theta",
+                value: self.rope.theta as f64,
+                expected: "a base above 1",
+            });
+        }
         Ok(())
     }
 }

@@ -94,6 +94,28 @@ pub struct Linear {
     pub bias: Vec<f32>,
 }
 
+impl Matrix {
+    /// Rows `rows` as a matrix of their own, sharing the bytes.
+    ///
+    /// # Panics
+    /// When `rows` leaves the matrix.
+    pub fn rows(&self, rows: Range<usize>) -> Matrix {
+        let row_bytes = self.cols * self.dtype.size();
+        let data = self.data.slice(rows.start * row_bytes..rows.end * row_bytes);
+        Matrix { rows: rows.len(), data: data.expect("rows of the matrix"), ..*self }
+    }
+}
+
+impl Linear {
+    /// Outputs `rows` as a map of their own, sharing the weight's bytes.
+    ///
+    /// # Panics
+    /// When `rows` leaves the outputs.
+    pub fn rows(&self, rows: Range<usize>) -> Linear {
+        Linear { weight: self.weight.rows(rows.clone()), bias: self.bias[rows].to_vec() }
+    }
+}
+
 /// The weights of all experts of one product, as stored.
 #[derive(Clone, Debug)]
 pub enum ExpertWeights {
