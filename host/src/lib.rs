@@ -1,4 +1,5 @@
 //! Inference engine for gpt-oss: model files, tokenizer, CPU engine, GPU runtime, modes.
 
 pub mod engine;
+pub mod golden;
 pub mod model;
