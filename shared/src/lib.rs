@@ -7,3 +7,4 @@
 pub mod bf16;
 pub mod model;
 pub mod mxfp4;
+pub mod philox;
