@@ -7,7 +7,7 @@ pub mod config;
 mod error;
 pub(crate) mod names;
 pub mod shards;
-mod snapshot;
+pub(crate) mod snapshot;
 mod weights;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use shared::model::{ModelConfig, Rope};
 
 use super::error::ModelError;
@@ -250,4 +250,61 @@ impl<'a> Keys<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// The `config.json` of a Hugging Face snapshot of `config`; `mxfp4` says how experts are stored.
+pub(crate) fn to_json(config: &ModelConfig, mxfp4: bool) -> Value {
+    let layer_types: Vec<&str> = (0..config.num_hidden_layers)
+        .map(|l| if config.window(l).is_some() { "sliding_attention" } else { "full_attention" })
+        .collect();
+    let mut root = json!({
+        "architectures": ["GptOssForCausalLM"],
+        "model_type": "gpt_oss",
+        "attention_bias": true,
+        "hidden_act": "silu",
+        "tie_word_embeddings": false,
+        "torch_dtype": "bfloat16",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "intermediate_size": config.intermediate_size,
+        "num_local_experts": config.num_local_experts,
+        "num_experts_per_tok": config.num_experts_per_tok,
+        "experts_per_token": config.num_experts_per_tok,
+        "sliding_window": config.sliding_window,
+        "layer_types": layer_types,
+        "max_position_embeddings": config.max_position_embeddings,
+        "initial_context_length": config.rope.original_context,
+        "rms_norm_eps": decimal(config.rms_norm_eps),
+        "swiglu_limit": decimal(config.swiglu_limit),
+        "rope_theta": decimal(config.rope.theta),
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": decimal(config.rope.factor),
+            "beta_fast": decimal(config.rope.beta_fast),
+            "beta_slow": decimal(config.rope.beta_slow),
+            "truncate": false,
+            "original_max_position_embeddings": config.rope.original_context,
+        },
+    });
+    if mxfp4 {
+        root["quantization_config"] = json!({
+            "quant_method": "mxfp4",
+            "modules_to_not_convert": [
+                "model.layers.*.self_attn",
+                "model.layers.*.mlp.router",
+                "model.embed_tokens",
+                "lm_head",
+            ],
+        });
+    }
+    root
+}
+
+/// The f64 with the shortest decimal form of `x`: 1e-5 rather than 9.999999747e-6.
+fn decimal(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
 }

@@ -18,8 +18,15 @@ pub(crate) fn load(dir: &Path) -> Result<Weights, ModelError> {
     if !config_path.is_file() {
         return Err(ModelError::file(dir, "config.json is not there, expected a model snapshot"));
     }
-    let config = config::read(&config_path)?;
-    let tensors = shards::open(dir)?;
+    assemble(dir, config::read(&config_path)?, shards::open(dir)?)
+}
+
+/// The model that `tensors` make; messages about their names speak of `dir`.
+pub(crate) fn assemble(
+    dir: &Path,
+    config: ModelConfig,
+    tensors: Tensors,
+) -> Result<Weights, ModelError> {
     let names = if tensors.contains_key(HUGGING_FACE.embedding)
         || tensors.keys().any(|name| name.starts_with(HUGGING_FACE.block))
     {
