@@ -1,0 +1,225 @@
+//! The rustc calls that make a code object.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::cache::{Fingerprint, refresh};
+use crate::chips::{Chip, Family};
+use crate::error::{AtPath, BuildError};
+use crate::library::core_root;
+use crate::toolchain::{TESTED_RUSTC, Toolchain};
+
+/// Chips compiled at once: core's peak memory is about 1 GB each.
+const MAX_PARALLEL: usize = 2;
+
+/// What one chip's build left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// The chip it runs on.
+    pub chip: Chip,
+    /// The ELF code object, or the PTX text for NVIDIA.
+    pub path: PathBuf,
+    /// The assembler listing of the same code; PTX is its own listing.
+    pub listing: PathBuf,
+    /// False when an earlier build's output was still up to date.
+    pub rebuilt: bool,
+}
+
+/// The workspace this tool was built in.
+fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().and_then(Path::parent).unwrap_or(here).to_owned()
+}
+
+/// Where code objects go unless told otherwise: `target/kernels` of the workspace.
+pub fn default_out() -> PathBuf {
+    workspace().join("target/kernels")
+}
+
+/// Builds the kernels of every chip in `chips` and puts `NAME.co` and `NAME.s` (or `NAME.ptx`)
+/// into `out`. Only what changed is compiled; concurrent calls wait for one another.
+///
+/// # Errors
+///
+/// The first chip that failed, in the order of `chips`.
+pub fn build(chips: &[Chip], out: &Path) -> Result<Vec<Artifact>, BuildError> {
+    let root = workspace();
+    let toolchain = Toolchain::find(&root)?;
+    let cache = default_out().join(&toolchain.id);
+    for folder in [&cache, out] {
+        fs::create_dir_all(folder).at(folder)?;
+    }
+    let lock_path = cache.join(".lock");
+    let lock = File::create(&lock_path).at(&lock_path)?;
+    lock.lock().at(&lock_path)?;
+
+    let build = Build { core: core_root(&toolchain, &cache)?, root, toolchain, cache };
+    let queue = Mutex::new(chips.iter().enumerate());
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..MAX_PARALLEL.min(chips.len()) {
+            scope.spawn(|| {
+                while let Some((i, chip)) = next(&queue) {
+                    let result = build.chip(*chip, out);
+                    done.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    done.sort_by_key(|(i, _)| *i);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    queue.lock().unwrap_or_else(|e| e.into_inner()).next()
+}
+
+/// What all chips of one call share.
+struct Build {
+    root: PathBuf,
+    toolchain: Toolchain,
+    cache: PathBuf,
+    core: PathBuf,
+}
+
+impl Build {
+    fn chip(&self, chip: Chip, out: &Path) -> Result<Artifact, BuildError> {
+        let sysroot = self.cache.join(chip.name);
+        fs::create_dir_all(&sysroot).at(&sysroot)?;
+        self.core(chip, &sysroot)?;
+
+        let path = out.join(chip.name).with_extension(chip.family.extension());
+        let listing = match chip.family {
+            Family::Nvptx => path.clone(),
+            _ => out.join(chip.name).with_extension("s"),
+        };
+        let fingerprint = Fingerprint::new((&self.toolchain.id, flags(chip), kernel_flags(chip)))
+            .add_folder(&self.root.join("shared/src"))?
+            .add_folder(&self.root.join("device/src"))?
+            .finish();
+        let stamp = out.join(format!("{}.stamp", chip.name));
+        let rebuilt = refresh(&stamp, &fingerprint, &[&path, &listing], || {
+            self.kernels(chip, &sysroot, &path, &listing)
+        })?;
+        Ok(Artifact { chip, path, listing, rebuilt })
+    }
+
+    /// core and an empty `compiler_builtins`, the two crates `no_std` code links.
+    fn core(&self, chip: Chip, sysroot: &Path) -> Result<(), BuildError> {
+        let fingerprint = Fingerprint::new((&self.toolchain.id, &self.core, flags(chip))).finish();
+        let libraries = ["core", "compiler_builtins"].map(|n| sysroot.join(format!("lib{n}.rlib")));
+        let outputs: Vec<&Path> = libraries.iter().map(PathBuf::as_path).collect();
+        refresh(&sysroot.join("core.stamp"), &fingerprint, &outputs, || {
+            let library = ["-Zforce-unstable-if-unmarked", "--cap-lints=allow"];
+            self.rlib(chip, "core", &self.core, sysroot, &library)?;
+            let empty = sysroot.join("compiler_builtins.rs");
+            let source = "#![feature(compiler_builtins)]\n#![compiler_builtins]\n#![no_std]\n";
+            fs::write(&empty, source).at(&empty)?;
+            self.rlib(chip, "compiler_builtins", &empty, sysroot, &library)
+        })?;
+        Ok(())
+    }
+
+    fn rlib(
+        &self,
+        chip: Chip,
+        krate: &'static str,
+        source: &Path,
+        sysroot: &Path,
+        extra: &[&str],
+    ) -> Result<(), BuildError> {
+        let mut rustc = self.rustc(chip, krate, sysroot);
+        // Bitcode only: the machine code of a library would be thrown away by LTO.
+        rustc.args(["--crate-type=rlib", "-Clinker-plugin-lto", "--out-dir"]).arg(sysroot);
+        rustc.args(extra).arg(source);
+        self.run(chip, krate, rustc)
+    }
+
+    fn kernels(
+        &self,
+        chip: Chip,
+        sysroot: &Path,
+        path: &Path,
+        listing: &Path,
+    ) -> Result<(), BuildError> {
+        let lints = ["-Wmissing_docs", "-Dunsafe_op_in_unsafe_fn"];
+        self.rlib(chip, "shared", &self.root.join("shared/src/lib.rs"), sysroot, &lints)?;
+
+        let mut rustc = self.rustc(chip, "device", sysroot);
+        rustc.args(["--crate-type=cdylib", "-Clto=fat"]).args(lints).args(kernel_flags(chip));
+        match chip.family {
+            Family::Nvptx => rustc.arg(emit("asm", path)),
+            _ => rustc.arg(emit("link", path)).arg(emit("asm", listing)),
+        };
+        rustc.arg(self.root.join("device/src/lib.rs"));
+        self.run(chip, "device", rustc)
+    }
+
+    fn rustc(&self, chip: Chip, krate: &str, sysroot: &Path) -> Command {
+        let mut rustc = Command::new(&self.toolchain.rustc);
+        rustc.current_dir(&self.root).args(["--edition=2024", "--crate-name", krate, "-L"]);
+        rustc.arg(sysroot).args(flags(chip));
+        rustc
+    }
+
+    fn run(&self, chip: Chip, krate: &'static str, mut rustc: Command) -> Result<(), BuildError> {
+        let out = rustc.output().map_err(|e| BuildError::NoRustc {
+            rustc: self.toolchain.rustc.display().to_string(),
+            reason: e.to_string(),
+        })?;
+        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+        if !out.status.success() {
+            let hint = if self.toolchain.is_tested() {
+                String::new()
+            } else {
+                format!(" with `{}`; tested: `{TESTED_RUSTC}`", self.toolchain.version)
+            };
+            return Err(BuildError::Compile { chip: chip.name, krate, hint, stderr });
+        }
+        eprint!("{stderr}");
+        Ok(())
+    }
+}
+
+/// Flags of every crate of `chip`: mixing others would stop inlining between them.
+fn flags(chip: Chip) -> Vec<String> {
+    let mut flags: Vec<String> = vec![
+        format!("--target={}", chip.family.target()),
+        format!("-Ctarget-cpu={}", chip.target_cpu),
+        "-Zunstable-options".into(),
+        // Below 2 LLVM's GPU back ends miss passes they rely on.
+        "-Copt-level=3".into(),
+        // A panic is a trap: no message, no formatting code, no call that PTX could not link.
+        "-Cpanic=immediate-abort".into(),
+    ];
+    if chip.family == Family::Nvptx {
+        // No linker: the driver compiles the text. So every function must be inlinable.
+        flags.extend([
+            "-Clinker-flavor=llbc".into(),
+            "-Zcross-crate-inline-threshold=always".into(),
+        ]);
+    }
+    flags
+}
+
+/// What `device/` is told about the chip.
+fn kernel_flags(chip: Chip) -> Vec<String> {
+    let families = Family::ALL.map(|f| format!("\"{}\"", f.name())).join(",");
+    let chips = crate::chips::CHIPS.map(|c| format!("\"{}\"", c.name)).join(",");
+    vec![
+        format!("--check-cfg=cfg(family, values({families}))"),
+        format!("--check-cfg=cfg(chip, values({chips}))"),
+        format!("--cfg=family=\"{}\"", chip.family.name()),
+        format!("--cfg=chip=\"{}\"", chip.name),
+    ]
+}
+
+fn emit(kind: &str, path: &Path) -> OsString {
+    let mut arg = OsString::from(format!("--emit={kind}="));
+    arg.push(path);
+    arg
+}
