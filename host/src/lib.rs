@@ -1,6 +1,7 @@
 //! Inference engine for gpt-oss: model files, tokenizer, CPU engine, GPU runtime, modes.
 
 pub mod engine;
+pub mod export;
 pub mod golden;
 pub mod model;
 pub mod synth;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 pub mod bin;
 pub mod config;
+mod decode;
 mod error;
 pub(crate) mod names;
 pub mod shards;
