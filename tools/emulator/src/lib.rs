@@ -3,12 +3,13 @@
 //! It executes AMDHSA code objects instruction by instruction. The core below knows no HIP:
 //! [`Memory`] holds what device pointers point to, [`CodeImage`] is a code object loaded into it,
 //! and [`launch`](launch()) runs one kernel over a grid and returns what it counted, or the
-//! [`Fault`] that stopped it.
+//! [`Fault`] that stopped it. [`hip`] is the runtime API on top.
 
 pub mod chip;
 pub mod code;
 pub mod counters;
 pub mod fault;
+pub mod hip;
 pub mod launch;
 pub mod memory;
 
@@ -16,5 +17,6 @@ pub use chip::{Chip, UnknownChip};
 pub use code::{CodeImage, Kernel, LoadError};
 pub use counters::Counters;
 pub use fault::{Fault, FaultKind};
+pub use hip::{ConfigError, KernelStats, configure, last_fault, symbol, symbols, take_stats};
 pub use launch::{Checkers, Launch, LaunchError, Options, launch};
 pub use memory::{Allocation, Memory, MemoryError, Owner};
