@@ -1,1 +1,4 @@
 //! The one integration binary; a comment per module says what it needs.
+
+/// The CPU engine against the f64 model, and against itself bit for bit. Needs nothing.
+mod cpu;

@@ -1,7 +1,10 @@
 //! Inference engine for gpt-oss: model files, tokenizer, CPU engine, GPU runtime, modes.
 
+pub mod cpu;
 pub mod engine;
 pub mod export;
 pub mod golden;
 pub mod model;
+pub mod rope;
+pub mod sampling;
 pub mod synth;

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod bf16;
+pub mod exp;
 pub mod model;
 pub mod mxfp4;
 pub mod philox;
+pub mod rope;

@@ -30,6 +30,16 @@ pub const fn uniform(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / (1 << 24) as f32)
 }
 
+/// The 64 random bits that choose the token at `position` (0 is the sequence's first token) of a
+/// sequence seeded with `seed`: counter `[position low, position high, 0, 0]`, key
+/// `[seed low, seed high]`, output words 0 (low) and 1 (high). No state travels with a sequence,
+/// so neither its batch nor the device that samples can change them.
+pub const fn token_bits(seed: u64, position: u64) -> u64 {
+    let counter = [position as u32, (position >> 32) as u32, 0, 0];
+    let words = philox4x32(counter, [seed as u32, (seed >> 32) as u32]);
+    words[0] as u64 | (words[1] as u64) << 32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +65,13 @@ mod tests {
     fn uniform_stays_below_one() {
         assert_eq!(uniform(0), 0.0);
         assert_eq!(uniform(u32::MAX), 1.0 - f32::EPSILON / 2.0);
+    }
+
+    #[test]
+    fn both_halves_of_seed_and_position_count() {
+        let base = token_bits(1, 1);
+        for (seed, position) in [(2, 1), (1, 2), (1 | 1 << 32, 1), (1, 1 | 1 << 32)] {
+            assert_ne!(token_bits(seed, position), base);
+        }
     }
 }

@@ -1,1 +1,3 @@
 //! Slow, obvious f64 versions of every kernel: what the tests compare with.
+
+pub mod model;

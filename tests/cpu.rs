@@ -1,0 +1,308 @@
+use std::sync::Arc;
+
+use gptoss::cpu::{CpuEngine, CpuOptions, Isa, KvDtype};
+use gptoss::engine::{Chunk, Engine, EngineError, Output, Sampling, SeqId, Want};
+use gptoss::model::{Dtype, ModelConfig, Rope, Weights};
+use oracle::model::{ExpertFormat, Kv, forward, random};
+
+const BASE: ModelConfig = ModelConfig {
+    vocab_size: 61,
+    hidden_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    head_dim: 32,
+    intermediate_size: 32,
+    num_local_experts: 4,
+    num_experts_per_tok: 2,
+    sliding_window: 5,
+    windowed_layers: 0b1_0101,
+    max_position_embeddings: 4096,
+    rope: Rope {
+        theta: 150_000.0,
+        factor: 32.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        original_context: 4096,
+    },
+    rms_norm_eps: 1e-5,
+    swiglu_limit: 7.0,
+};
+
+/// Model, dense dtype, expert format, prompt length, and the edge they walk.
+fn cases() -> Vec<(&'static str, ModelConfig, Dtype, ExpertFormat, usize)> {
+    use Dtype::{Bf16, F32};
+    use ExpertFormat::{InOut, Mxfp4, OutIn};
+    let published =
+        ModelConfig { num_attention_heads: 8, num_key_value_heads: 1, head_dim: 64, ..BASE };
+    let mut no_yarn = BASE;
+    no_yarn.rope.factor = 1.0;
+    let heads = |heads, kv_heads, head_dim| ModelConfig {
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        head_dim,
+        ..BASE
+    };
+    let experts =
+        |count, top_k| ModelConfig { num_local_experts: count, num_experts_per_tok: top_k, ..BASE };
+    let sizes = |hidden, inner, vocab| ModelConfig {
+        hidden_size: hidden,
+        intermediate_size: inner,
+        vocab_size: vocab,
+        ..BASE
+    };
+    let window =
+        |window, layers| ModelConfig { sliding_window: window, num_hidden_layers: layers, ..BASE };
+    vec![
+        ("published layout", published, Bf16, Mxfp4, 40),
+        ("no YaRN", no_yarn, Bf16, Mxfp4, 9),
+        ("one head", heads(1, 1, 32), F32, OutIn(F32), 9),
+        ("odd heads, groups of three", heads(9, 3, 32), Bf16, OutIn(Bf16), 17),
+        ("groups of seven, head_dim 80", heads(7, 1, 80), Bf16, Mxfp4, 18),
+        ("groups of five, q_dim no multiple of 32", heads(5, 1, 10), Bf16, InOut(Bf16), 9),
+        ("the same in f32", heads(5, 1, 10), F32, InOut(F32), 9),
+        ("smallest head", heads(3, 3, 2), Bf16, Mxfp4, 9),
+        ("one expert", experts(1, 1), Bf16, Mxfp4, 7),
+        ("every expert", experts(4, 4), Bf16, InOut(Bf16), 7),
+        ("three of seven experts", experts(7, 3), F32, Mxfp4, 23),
+        ("odd multiples of 32", sizes(96, 160, 61), Bf16, Mxfp4, 9),
+        ("the same, [in, out]", sizes(96, 160, 61), Bf16, InOut(Bf16), 9),
+        ("large prime vocabulary", sizes(32, 32, 1009), Bf16, OutIn(Bf16), 5),
+        ("vocabulary of one", sizes(32, 32, 1), F32, OutIn(F32), 5),
+        ("window of one", window(1, 1), Bf16, Mxfp4, 9),
+        ("window longer than the prompt", window(100, 3), Bf16, Mxfp4, 33),
+        ("window shorter than a block, five layers", window(15, 5), Bf16, Mxfp4, 50),
+        ("window of one block", window(16, 1), F32, Mxfp4, 50),
+        ("a single token", window(128, 4), Bf16, Mxfp4, 1),
+    ]
+}
+
+fn tokens(config: &ModelConfig, len: usize) -> Vec<u32> {
+    (0..len).map(|i| ((i * 7919 + 13) % config.vocab_size) as u32).collect()
+}
+
+fn engine(weights: &Arc<Weights>, options: CpuOptions) -> CpuEngine {
+    CpuEngine::new(Arc::clone(weights), options).expect("the model can be run")
+}
+
+fn options(threads: usize, isa: Isa, kv: KvDtype) -> CpuOptions {
+    CpuOptions { threads, isa, kv, ..CpuOptions::default() }
+}
+
+fn step_logits(engine: &mut CpuEngine, chunks: &[(SeqId, &[u32])]) -> Vec<Vec<f32>> {
+    let chunks: Vec<Chunk<'_>> =
+        chunks.iter().map(|&(seq, tokens)| Chunk { seq, tokens, want: Want::Logits }).collect();
+    let outputs = engine.step(&chunks).expect("the step is valid");
+    let logits = outputs.into_iter().map(|output| match output {
+        Output::Logits(logits) => logits,
+        other => panic!("asked for logits, got {other:?}"),
+    });
+    logits.collect()
+}
+
+/// Logits of every position, the prompt given in pieces of `chunk`.
+fn logits(engine: &mut CpuEngine, tokens: &[u32], chunk: usize) -> Vec<f32> {
+    let seq = engine.open(tokens.len()).expect("there is room");
+    let pieces =
+        tokens.chunks(chunk).flat_map(|piece| step_logits(engine, &[(seq, piece)]).remove(0));
+    let logits = pieces.collect();
+    engine.close(seq);
+    logits
+}
+
+fn assert_same_bits(a: &[f32], b: &[f32], what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    let differ = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits());
+    if let Some(i) = differ {
+        panic!("{what}: element {i} is {} and {}", a[i], b[i]);
+    }
+}
+
+/// Largest error over the largest logit.
+fn error(found: &[f32], expected: &[Vec<f64>]) -> f64 {
+    let expected = expected.concat();
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(0f64, |m, x| m.max(x.abs()));
+    found.iter().zip(&expected).fold(0f64, |worst, (&f, e)| {
+        assert!(f.is_finite(), "{f}");
+        worst.max((f64::from(f) - e).abs())
+    }) / scale
+}
+
+/// A sum of `k` products in 16 partial sums is off by at most about `k / 16 + 5` roundings of its
+/// size; a layer is six such sums deep. Errors of different sums are independent, which the bound
+/// ignores: what is measured is some 20 times smaller.
+fn tolerance(config: &ModelConfig) -> f64 {
+    let k = config.hidden_size.max(config.q_dim()).max(config.intermediate_size);
+    let sums = 6 * config.num_hidden_layers + 1;
+    (sums * (k / 16 + 5)) as f64 * f64::from(f32::EPSILON) / 2.0
+}
+
+#[test]
+fn shapes_against_f64() {
+    for (name, config, dtype, format, len) in cases() {
+        let weights = Arc::new(random(&config, dtype, format, 1));
+        let prompt = tokens(&config, len);
+        let expected = forward(&weights, &prompt, Kv::Exact);
+        let mut engine = engine(&weights, options(2, Isa::Auto, KvDtype::F32));
+        let error = error(&logits(&mut engine, &prompt, len), &expected);
+        assert!(error <= tolerance(&config), "{name}: error {error:e}");
+    }
+}
+
+#[test]
+fn bf16_cache_against_f64() {
+    for (name, config, dtype, format, len) in cases() {
+        let weights = Arc::new(random(&config, dtype, format, 2));
+        let prompt = tokens(&config, len);
+        let expected = forward(&weights, &prompt, Kv::Bf16);
+        let mut engine = engine(&weights, options(1, Isa::Auto, KvDtype::Bf16));
+        let error = error(&logits(&mut engine, &prompt, 4), &expected);
+        // Where f32 and f64 fall on two sides of a rounding boundary, one element of a key or
+        // value moves by 2^-8 of itself; each is one of `head_dim` or of many positions.
+        let flips = f64::powi(2.0, -8) / (config.head_dim as f64).sqrt();
+        assert!(error <= tolerance(&config) + flips, "{name}: error {error:e}");
+    }
+}
+
+#[test]
+fn instruction_sets_agree() {
+    for (name, config, dtype, format, len) in cases() {
+        let weights = Arc::new(random(&config, dtype, format, 3));
+        let prompt = tokens(&config, len.min(20));
+        let run = |isa, kv| {
+            let engine = CpuEngine::new(Arc::clone(&weights), options(1, isa, kv));
+            engine.ok().map(|mut engine| logits(&mut engine, &prompt, 6))
+        };
+        for kv in [KvDtype::Bf16, KvDtype::F32] {
+            let portable = run(Isa::Portable, kv).expect("there is always plain Rust");
+            for isa in [Isa::Avx2, Isa::Avx512] {
+                if let Some(found) = run(isa, kv) {
+                    assert_same_bits(&found, &portable, &format!("{name}, {isa:?}, {kv:?}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn neither_chunks_nor_threads_change_a_bit() {
+    for (name, config, dtype, format, _) in cases() {
+        let weights = Arc::new(random(&config, dtype, format, 4));
+        let prompt = tokens(&config, 70);
+        let whole =
+            logits(&mut engine(&weights, options(1, Isa::Auto, KvDtype::Bf16)), &prompt, 70);
+        let mut two = engine(&weights, options(2, Isa::Auto, KvDtype::Bf16));
+        for chunk in [1, 7, 64] {
+            let found = logits(&mut two, &prompt, chunk);
+            assert_same_bits(&found, &whole, &format!("{name}, chunks of {chunk}, two threads"));
+        }
+    }
+}
+
+#[test]
+fn neighbours_do_not_change_a_bit() {
+    for (name, config, dtype, format, _) in cases() {
+        let weights = Arc::new(random(&config, dtype, format, 5));
+        let mut engine = engine(&weights, options(2, Isa::Auto, KvDtype::Bf16));
+        let all = tokens(&config, 60);
+        let prompts: Vec<&[u32]> = (0..11).map(|i| &all[i..i + 10 + 3 * i]).collect();
+        let alone: Vec<Vec<f32>> =
+            prompts.iter().map(|p| logits(&mut engine, p, p.len())).collect();
+        // Step by step with chunks of different lengths, so prefill and decode mix.
+        let seqs: Vec<SeqId> = prompts.iter().map(|p| engine.open(p.len()).unwrap()).collect();
+        let mut together = vec![Vec::new(); prompts.len()];
+        let mut done = vec![0; prompts.len()];
+        while done.iter().zip(&prompts).any(|(d, p)| *d < p.len()) {
+            let mut chunks = Vec::new();
+            for (i, prompt) in prompts.iter().enumerate() {
+                let rest = &prompt[done[i]..];
+                if !rest.is_empty() {
+                    chunks.push((i, &rest[..rest.len().min([1, 13, 4][i % 3])]));
+                }
+            }
+            let of_step: Vec<_> = chunks.iter().map(|&(i, tokens)| (seqs[i], tokens)).collect();
+            for (&(i, tokens), found) in chunks.iter().zip(step_logits(&mut engine, &of_step)) {
+                together[i].extend(found);
+                done[i] += tokens.len();
+            }
+        }
+        for (i, (together, alone)) in together.iter().zip(&alone).enumerate() {
+            assert_same_bits(together, alone, &format!("{name}, sequence {i}"));
+        }
+    }
+}
+
+#[test]
+fn tokens_are_sampled_from_the_last_row_at_the_next_position() {
+    let weights = Arc::new(random(&BASE, Dtype::Bf16, ExpertFormat::Mxfp4, 6));
+    let mut engine = engine(&weights, options(1, Isa::Auto, KvDtype::Bf16));
+    let prompt = tokens(&BASE, 12);
+    let logits = logits(&mut engine, &prompt, 12);
+    let last = &logits[11 * BASE.vocab_size..];
+    for sampling in [Sampling::GREEDY, Sampling { temperature: 2.0, top_p: 0.9, seed: 7 }] {
+        let (seq, quiet) = (engine.open(12).unwrap(), engine.open(3).unwrap());
+        let found = engine.step(&[
+            Chunk { seq: quiet, tokens: &[1, 2], want: Want::Nothing },
+            Chunk { seq, tokens: &prompt, want: Want::Token(sampling) },
+        ]);
+        let expected = gptoss::sampling::sample(last, &sampling, 12).unwrap();
+        assert_eq!(found.unwrap(), [Output::Nothing, Output::Token(expected)]);
+    }
+}
+
+#[test]
+fn bad_steps_are_refused_and_change_nothing() {
+    let weights = Arc::new(random(&BASE, Dtype::Bf16, ExpertFormat::Mxfp4, 7));
+    let mut options = options(1, Isa::Auto, KvDtype::Bf16);
+    (options.max_sequences, options.max_step_tokens) = (2, 8);
+    let mut engine = engine(&weights, options);
+    let seq = engine.open(5).unwrap();
+    let other = engine.open(20).unwrap();
+    let closed = SeqId(other.0 + 1);
+    let chunk = |seq, tokens, want| Chunk { seq, tokens, want };
+    let hot = Sampling { temperature: f32::NAN, top_p: 1.0, seed: 0 };
+    let bad: [(&[Chunk<'_>], &str); 7] = [
+        (&[chunk(closed, &[1], Want::Nothing)], "is not open"),
+        (&[chunk(seq, &[], Want::Nothing)], "is empty"),
+        (
+            &[chunk(seq, &[61], Want::Nothing)],
+            "token 61 of sequence 0, expected less than vocab_size 61",
+        ),
+        (&[chunk(seq, &[1; 6], Want::Nothing)], "would hold 6 tokens, expected at most 5"),
+        (&[chunk(seq, &[1], Want::Nothing), chunk(seq, &[1], Want::Nothing)], "two chunks"),
+        (&[chunk(other, &[1; 9], Want::Nothing)], "a step of 9 tokens, expected at most 8"),
+        (&[chunk(seq, &[1], Want::Token(hot))], "temperature is NaN"),
+    ];
+    for (chunks, expected) in bad {
+        match engine.step(chunks) {
+            Err(EngineError::Invalid(found)) => assert!(found.contains(expected), "{found}"),
+            found => panic!("expected {expected}, got {found:?}"),
+        }
+    }
+    assert!(matches!(engine.open(5), Err(EngineError::OutOfCache(_))));
+    assert!(matches!(engine.open(0), Err(EngineError::Invalid(_))));
+    assert!(matches!(engine.open(5000), Err(EngineError::Invalid(_))));
+    let untouched = step_logits(&mut engine, &[(seq, &[1, 2, 3, 4, 5])]);
+    let fresh = logits(&mut self::engine(&weights, CpuOptions::default()), &[1, 2, 3, 4, 5], 5);
+    assert_same_bits(&untouched[0], &fresh, "after refused steps");
+    engine.close(seq);
+    engine.open(5).expect("closing made room");
+}
+
+#[test]
+fn a_broken_value_is_named_by_layer_and_position() {
+    let mut weights = random(&BASE, Dtype::Bf16, ExpertFormat::Mxfp4, 8);
+    weights.layers[1].down.bias.fill(f32::INFINITY);
+    let mut engine = engine(&Arc::new(weights), CpuOptions::default());
+    let seq = engine.open(4).unwrap();
+    let error = engine.step(&[Chunk { seq, tokens: &[3, 4], want: Want::Nothing }]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("the output of layer 1 is not finite at position 0 (token 3)"),
+        "{error}"
+    );
+    let again = engine.step(&[Chunk { seq, tokens: &[3], want: Want::Nothing }]);
+    assert!(matches!(again, Err(EngineError::Invalid(_))), "{again:?}");
+}
