@@ -8,3 +8,4 @@ pub mod model;
 pub mod rope;
 pub mod sampling;
 pub mod synth;
+pub mod tokenizer;

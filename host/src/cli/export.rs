@@ -1,0 +1,42 @@
+//! `gptoss export`: any model that loads, to the reference `.bin`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use gptoss::model::{self, LoadOptions};
+use gptoss::export;
+
+use super::args::BinLayoutArg;
+use super::{Console, progress};
+
+/// Writes a model as a reference .bin (every value in f32).
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model: a snapshot's folder, or a .bin to rewrite.
+    #[arg(short, long, visible_alias = "snapshot")]
+    checkpoint: PathBuf,
+    /// The file to write.
+    #[arg(short, long, default_value = "gpt-oss.bin")]
+    out: PathBuf,
+    /// How a .bin given as the model is laid out.
+    #[arg(long, value_enum, default_value_t)]
+    bin_layout: BinLayoutArg,
+    /// List the tensors of the snapshot and write nothing.
+    #[arg(long)]
+    print_keys: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let mut console = Console::new(None)?;
+    if args.print_keys {
+        export::print_keys(&args.checkpoint, &mut console)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = LoadOptions { bin_layout: args.bin_layout.into() };
+    let weights = model::load(&args.checkpoint, &options)?;
+    let bar = progress::bytes("export");
+    export::run(&weights, &args.out, &bar)?;
+    console.line(format!("wrote {}", args.out.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
