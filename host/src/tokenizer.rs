@@ -128,9 +128,7 @@ impl Tokenizer {
         // `encode`, unlike `encode_ordinary`, returns the pattern engine's error.
         match bpe.encode(text, &HashSet::new()) {
             Ok((ids, _)) => Ok(ids),
-            Err(error) => {
-                Err(TokenizerError::Split { bytes: text.len(), reason: error.message })
-            }
+            Err(error) => Err(TokenizerError::Split { bytes: text.len(), reason: error.message }),
         }
     }
 

@@ -53,8 +53,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn decode_line(tokenizer: &Tokenizer, line: &str) -> Result<String> {
-    let ids = line.split_whitespace().map(|word| {
-        word.parse::<u32>().with_context(|| format!("{word:.40?} is no token id"))
-    });
+    let ids = line
+        .split_whitespace()
+        .map(|word| word.parse::<u32>().with_context(|| format!("{word:.40?} is no token id")));
     Ok(tokenizer.decode(&ids.collect::<Result<Vec<_>>>()?)?)
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use gptoss::model::{self, LoadOptions};
 use gptoss::export;
+use gptoss::model::{self, LoadOptions};
 
 use super::args::BinLayoutArg;
 use super::{Console, progress};

@@ -46,9 +46,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<FileVocabulary, String> {
     // Never matched: `encode` allows no special token. The pattern engine only needs one that is
     // ASCII.
     let special = [(String::from("<|endoftext|>"), u32::MAX)];
-    let bpe =
-        CoreBPE::new(ranks.into_iter().collect(), special.into_iter().collect(), O200K_BASE_PAT_STR)
-            .map_err(|error| error.to_string())?;
+    let bpe = CoreBPE::new(
+        ranks.into_iter().collect(),
+        special.into_iter().collect(),
+        O200K_BASE_PAT_STR,
+    )
+    .map_err(|error| error.to_string())?;
     Ok(FileVocabulary { pieces, bpe })
 }
 

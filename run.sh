@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# The door to gptoss: builds what is asked for, then hands over to it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# The toolchain is named in rust-toolchain.toml; a missing part is a message, not a download.
+export RUSTUP_AUTO_INSTALL=0
+
+usage() {
+    cat <<'TEXT'
+./run.sh COMMAND [ARGUMENTS]      (./run.sh COMMAND -h says more)
+
+  run       generate, chat, or run a file of prompts; with no checkpoint, the built-in model
+  test      formatting, clippy, tests, documentation, and the commands of the README
+  build     the program; --arch LIST also the GPU kernels
+  export    a model to the reference .bin
+  decode    output files back to text
+  synth     a model with random weights, at any published size
+  golden    compare a model's logits with recorded ones
+  bench     speed of the CPU engine, the kernels, the emulator
+  codegen   registers, memory and instructions of every kernel, chips side by side
+  doctor    what this machine has, and what is missing
+TEXT
+}
+
+die() {
+    echo "run.sh: $*" >&2
+    exit 2
+}
+
+gptoss() {
+    cargo build --quiet --release --package gptoss --bin gptoss
+    exec "${CARGO_TARGET_DIR:-target}/release/gptoss" "$@"
+}
+
+main() {
+    [ $# -gt 0 ] || { usage >&2; exit 2; }
+    local command=$1
+    shift
+    case $command in
+        -h | --help | help) usage ;;
+        build) build "$@" ;;
+        test) run_tests "$@" ;;
+        run | export | decode | synth | golden | bench | codegen | doctor) gptoss "$command" "$@" ;;
+        *) die "unknown command '$command', expected one of: run test build export decode synth golden bench codegen doctor" ;;
+    esac
+}
+
+build() {
+    local arch=
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help)
+                cat <<'TEXT'
+./run.sh build [--arch LIST]
+
+Builds target/release/gptoss.
+  --arch LIST   also the GPU kernels: chips separated by commas, or all
+TEXT
+                return ;;
+            --arch)
+                [ $# -ge 2 ] || die "--arch needs a list of chips, as gfx1151,gfx942"
+                arch=$2
+                shift 2 ;;
+            *) die "build: unknown argument '$1', expected --arch LIST" ;;
+        esac
+    done
+    if [ -n "$arch" ]; then
+        cargo run --quiet --release --package gptoss-device-build -- --arch "$arch"
+    fi
+    cargo build --release --package gptoss --bin gptoss
+}
+
+step() {
+    echo "== $*"
+    "$@"
+}
+
+run_tests() {
+    local kernels=0 device=emu:gfx1151
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help)
+                cat <<'TEXT'
+./run.sh test [--full] [--kernels [--device D]]
+
+Formatting, clippy with warnings denied, all tests, documentation, the README's commands.
+  --full        the long sweeps too
+  --kernels     only the kernel tests, on one device
+  --device D    emu:gfx1151 (default), emu:gfx1100, hip, cuda
+TEXT
+                return ;;
+            --full) export GPTOSS_TEST_FULL=1; shift ;;
+            --kernels) kernels=1; shift ;;
+            --device)
+                [ $# -ge 2 ] || die "--device needs a name, as emu:gfx1151"
+                device=$2
+                shift 2 ;;
+            *) die "test: unknown argument '$1', expected --full, --kernels or --device D" ;;
+        esac
+    done
+    if [ "$kernels" = 1 ]; then
+        GPTOSS_TEST_DEVICE=$device step cargo test --package gptoss-tests --test tests -- kernel
+        return
+    fi
+    step cargo fmt --all -- --check
+    step cargo clippy --quiet --workspace --all-targets -- -D warnings
+    if cargo nextest --version >/dev/null 2>&1; then
+        step cargo nextest run --workspace --no-fail-fast
+        step cargo test --quiet --workspace --doc
+    else
+        step cargo test --workspace --no-fail-fast
+    fi
+    RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --workspace --no-deps
+}
+
+main "$@"
