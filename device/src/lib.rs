@@ -3,8 +3,19 @@
 //! Empty unless compiled for a GPU: `tools/device-build` compiles it once per chip.
 #![cfg(any(target_arch = "amdgpu", target_arch = "nvptx64"))]
 #![no_std]
+#![allow(internal_features)]
+// Workgroup memory sized by the launch; a GPU target has no static kind.
+#![feature(core_intrinsics, gpu_intrinsics, gpu_launch_sized_workgroup_mem)]
+// `mul_add` without std.
+#![feature(core_float_math)]
+// Intrinsics that core wraps, and those it does not.
+#![cfg_attr(target_arch = "amdgpu", feature(stdarch_amdgpu, link_llvm_intrinsics))]
+#![cfg_attr(target_arch = "amdgpu", feature(abi_unadjusted))]
+#![cfg_attr(target_arch = "nvptx64", feature(stdarch_nvptx, asm_experimental_arch))]
 
-/// Unreachable: panics are compiled to traps.
+pub mod arch;
+
+/// Never runs: panics are compiled to traps.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
     loop {}

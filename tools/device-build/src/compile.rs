@@ -150,7 +150,8 @@ impl Build {
         self.rlib(chip, "shared", &self.root.join("shared/src/lib.rs"), sysroot, &lints)?;
 
         let mut rustc = self.rustc(chip, "device", sysroot);
-        rustc.args(["--crate-type=cdylib", "-Clto=fat"]).args(lints).args(kernel_flags(chip));
+        rustc.args(["--crate-type=cdylib", "-Clto=fat", "--extern=shared"]);
+        rustc.args(lints).args(kernel_flags(chip));
         match chip.family {
             Family::Nvptx => rustc.arg(emit("asm", path)),
             _ => rustc.arg(emit("link", path)).arg(emit("asm", listing)),

@@ -1,0 +1,124 @@
+//! What the AMD families share. Besides these names a family supplies `WAVE`, `shuffle_xor`,
+//! `ballot` and `workgroup_barrier`.
+
+use core::arch::amdgpu;
+
+use super::Vec16;
+
+// Source: llvm/include/llvm/IR/IntrinsicsAMDGPU.td.
+unsafe extern "unadjusted" {
+    #[link_name = "llvm.amdgcn.rcp.f32"]
+    safe fn llvm_rcp(x: f32) -> f32;
+    #[link_name = "llvm.amdgcn.rsq.f32"]
+    safe fn llvm_rsq(x: f32) -> f32;
+    #[link_name = "llvm.amdgcn.exp2.f32"]
+    safe fn llvm_exp2(x: f32) -> f32;
+    #[link_name = "llvm.amdgcn.log.f32"]
+    safe fn llvm_log2(x: f32) -> f32;
+}
+
+/// Index of this thread in its workgroup.
+#[inline(always)]
+pub fn thread_id() -> u32 {
+    amdgpu::workitem_id_x()
+}
+
+/// Index of this workgroup in the grid, first dimension.
+#[inline(always)]
+pub fn workgroup_id_x() -> u32 {
+    amdgpu::workgroup_id_x()
+}
+
+/// Index of this workgroup in the grid, second dimension.
+#[inline(always)]
+pub fn workgroup_id_y() -> u32 {
+    amdgpu::workgroup_id_y()
+}
+
+/// Index of this workgroup in the grid, third dimension.
+#[inline(always)]
+pub fn workgroup_id_z() -> u32 {
+    amdgpu::workgroup_id_z()
+}
+
+/// `x`, which the caller knows to be the same in all active lanes: tells the compiler, so that the
+/// value and what follows from it live in scalar registers.
+#[inline(always)]
+pub fn uniform(x: u32) -> u32 {
+    amdgpu::readfirstlane_u32(x)
+}
+
+/// `x` of lane `lane`, which may differ from lane to lane. Collective.
+#[inline(always)]
+pub fn shuffle(x: u32, lane: u32) -> u32 {
+    // SAFETY: moves registers only; the byte address wraps at the wave size.
+    unsafe { amdgpu::ds_bpermute(lane * 4, x) }
+}
+
+/// `x` moved by a DPP control word. Every row and bank takes part.
+#[inline(always)]
+pub fn dpp<const CTRL: u32>(x: u32) -> u32 {
+    // SAFETY: moves registers only.
+    unsafe { amdgpu::update_dpp::<CTRL, 0xf, 0xf, true>(0, x) }
+}
+
+/// `1 / x` within 1 ulp; subnormal results flush to zero. `v_rcp_f32`.
+#[inline(always)]
+pub fn rcp(x: f32) -> f32 {
+    llvm_rcp(x)
+}
+
+/// `1 / sqrt(x)` within 1 ulp. `v_rsq_f32`.
+#[inline(always)]
+pub fn rsqrt(x: f32) -> f32 {
+    llvm_rsq(x)
+}
+
+/// `2^x` within 1 ulp; subnormal results flush to zero. `v_exp_f32`.
+#[inline(always)]
+pub fn exp2(x: f32) -> f32 {
+    llvm_exp2(x)
+}
+
+/// `log2(x)` within 1 ulp; subnormal arguments count as zero. `v_log_f32`.
+#[inline(always)]
+pub fn log2(x: f32) -> f32 {
+    llvm_log2(x)
+}
+
+/// Two f32 rounded to bf16 (nearest, ties to even), `low` in the low half.
+#[inline(always)]
+pub fn pack_bf16(low: f32, high: f32) -> u32 {
+    u32::from(shared::bf16::from_f32(low)) | u32::from(shared::bf16::from_f32(high)) << 16
+}
+
+/// Sixteen bytes of global memory that no later access of this kernel needs again.
+///
+/// # Safety
+///
+/// `p` is 16-byte aligned, readable, and not written during the launch.
+#[inline(always)]
+pub unsafe fn load_once_16(p: *const u8) -> Vec16 {
+    // SAFETY: the caller's promise.
+    unsafe { *p.cast() }
+}
+
+/// Copies sixteen bytes from global to workgroup memory; they are there after [`copy_wait`] and
+/// a barrier. Through a register here: the families without a direct path share this one.
+///
+/// # Safety
+///
+/// Both are 16-byte aligned and valid; `lds` is workgroup memory nobody else touches meanwhile.
+#[inline(always)]
+pub unsafe fn copy_async_16(lds: *mut u8, global: *const u8) {
+    // SAFETY: the caller's promise.
+    unsafe { *lds.cast::<Vec16>() = *global.cast::<Vec16>() };
+}
+
+/// Closes a group of [`copy_async_16`] calls.
+#[inline(always)]
+pub fn copy_commit() {}
+
+/// Waits until at most `PENDING` of this thread's latest groups are still on their way.
+#[inline(always)]
+pub fn copy_wait<const PENDING: u32>() {}

@@ -1,0 +1,66 @@
+//! CDNA2, CDNA3 and CDNA4 (MI200, MI300, MI350): wave64.
+
+use core::arch::amdgpu;
+use core::sync::atomic::{Ordering, compiler_fence};
+
+pub use super::amd::*;
+
+/// Lanes in a wave.
+pub const WAVE: u32 = 64;
+
+unsafe extern "unadjusted" {
+    #[link_name = "llvm.amdgcn.ballot.i64"]
+    safe fn llvm_ballot(x: bool) -> u64;
+    #[link_name = "llvm.amdgcn.ds.swizzle"]
+    safe fn llvm_ds_swizzle(x: u32, pattern: i32) -> u32;
+    #[link_name = "llvm.amdgcn.s.waitcnt"]
+    fn llvm_s_waitcnt(counters: i32);
+}
+
+/// Waits until every wave of the workgroup is here and its accesses to workgroup memory are
+/// done. Orders workgroup memory only: global stores may still be under way. Collective over
+/// the workgroup.
+///
+/// The bare `s_barrier` waits for no memory, and Rust's fences are system-wide: they would flush
+/// caches. `s_waitcnt lgkmcnt(0)` is all that LDS needs; the compiler fences keep LLVM from
+/// moving accesses across.
+#[inline(always)]
+pub fn workgroup_barrier() {
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: only waits. lgkmcnt is bits 8 to 11 on gfx9; ones in the others mean no wait.
+    unsafe { llvm_s_waitcnt(0xc07f) };
+    amdgpu::s_barrier();
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// The lanes in which `x` is true, lane 0 in bit 0. Collective.
+#[inline(always)]
+pub fn ballot(x: bool) -> u64 {
+    llvm_ballot(x)
+}
+
+/// `x` of lane `lane() ^ MASK`. Collective.
+///
+/// Within four lanes by `quad_perm` and at distance 8 by rotating rows of 16, both at register
+/// speed; within 32 lanes by `ds_swizzle` (no memory, but the LDS crossbar); beyond by address.
+#[inline(always)]
+pub fn shuffle_xor<const MASK: u32>(x: u32) -> u32 {
+    const { assert!(MASK < 64) };
+    const ROW_ROR_8: u32 = 0x128;
+    // A swizzle's bit mask mode: lane ((i & 0x1f) | 0) ^ mask, the mask from bit 10.
+    match MASK {
+        0 => x,
+        1 => dpp::<{ quad_xor(1) }>(x),
+        2 => dpp::<{ quad_xor(2) }>(x),
+        3 => dpp::<{ quad_xor(3) }>(x),
+        4 => llvm_ds_swizzle(x, 4 << 10 | 0x1f),
+        8 => dpp::<ROW_ROR_8>(x),
+        16 => llvm_ds_swizzle(x, 16 << 10 | 0x1f),
+        _ => shuffle(x, super::lane() ^ MASK),
+    }
+}
+
+/// The DPP control word of `quad_perm` that gives lane `i` of each four the value of `i ^ mask`.
+const fn quad_xor(mask: u32) -> u32 {
+    mask | (1 ^ mask) << 2 | (2 ^ mask) << 4 | (3 ^ mask) << 6
+}
