@@ -113,6 +113,17 @@ impl Options {
     }
 }
 
+impl Options {
+    /// A nearly normal tensor in the dense dtype.
+    fn float(&self, name: String, shape: &[usize], mean: f32, std: f64) -> Spec {
+        let dtype = match self.dense {
+            Dtype::F32 => StDtype::F32,
+            Dtype::Bf16 => StDtype::BF16,
+        };
+        Spec::new(name, dtype, shape, Fill::Normal { mean, std: std as f32 })
+    }
+}
+
 /// Seed of the built-in model.
 pub const NANO_SEED: u64 = 20;
 
@@ -174,7 +185,7 @@ pub fn run(options: &Options, out: &Path, progress: &ProgressBar) -> Result<(), 
     };
     let partial = tempfile::Builder::new()
         .prefix(".gptoss-synth-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777))
         .tempdir_in(parent)
         .map_err(ModelError::io(parent))?;
     write_snapshot(options, partial.path(), progress)?;
@@ -336,40 +347,35 @@ fn specs(options: &Options) -> Vec<Spec> {
     let c = &options.config;
     let (h, vocab) = (c.hidden_size, c.vocab_size);
     let top = &names::HUGGING_FACE;
-    let dense = match options.dense {
-        Dtype::F32 => StDtype::F32,
-        Dtype::Bf16 => StDtype::BF16,
-    };
-    let float = |name: String, shape: &[usize], mean: f32, std: f64| {
-        Spec::new(name, dense, shape, Fill::Normal { mean, std: std as f32 })
-    };
-    let mut specs = vec![float(top.embedding.to_owned(), &[vocab, h], 0.0, 1.0)];
+    let mut specs = vec![options.float(top.embedding.to_owned(), &[vocab, h], 0.0, 1.0)];
     for layer in 0..c.num_hidden_layers {
-        block_specs(options, layer, &float, &mut specs);
+        block_specs(options, layer, &mut specs);
     }
-    specs.push(float(top.norm.to_owned(), &[h], 1.0, 0.05));
-    let std = 2.0 / (h as f64).sqrt();
-    specs.push(float(top.unembedding.to_owned(), &[vocab, h], 0.0, std));
+    specs.push(options.float(top.norm.to_owned(), &[h], 1.0, NORM_STD));
+    let std = 2.0 * inputs_std(h);
+    specs.push(options.float(top.unembedding.to_owned(), &[vocab, h], 0.0, std));
     specs
 }
 
+/// Deviation of norm scales.
+const NORM_STD: f64 = 0.05;
+/// Deviation of biases.
+const BIAS_STD: f64 = 0.02;
+
+/// Deviation of weights that keeps the variance of what they multiply.
+fn inputs_std(inputs: usize) -> f64 {
+    1.0 / (inputs as f64).sqrt()
+}
+
 /// The tensors of one layer.
-fn block_specs(
-    options: &Options,
-    layer: usize,
-    float: &dyn Fn(String, &[usize], f32, f64) -> Spec,
-    specs: &mut Vec<Spec>,
-) {
-    const NORM_STD: f64 = 0.05;
-    const BIAS_STD: f64 = 0.02;
+fn block_specs(options: &Options, layer: usize, specs: &mut Vec<Spec>) {
     let c = &options.config;
     let (h, q, kv) = (c.hidden_size, c.q_dim(), c.kv_dim());
     let top = &names::HUGGING_FACE;
     let block = &top.in_block;
     let of = |part: &str| top.of(layer, part);
-    let inputs_std = |inputs: usize| 1.0 / (inputs as f64).sqrt();
 
-    specs.push(float(of(block.attn_norm), &[h], 1.0, NORM_STD));
+    specs.push(options.float(of(block.attn_norm), &[h], 1.0, NORM_STD));
     let names::Qkv::Split(qkv) = &block.qkv else { unreachable!("Hugging Face splits q, k, v") };
     let linears = [
         (qkv[0], q, h),
@@ -380,17 +386,17 @@ fn block_specs(
     ];
     for (part, rows, cols) in linears {
         let [weight, bias] = top.linear(layer, part);
-        specs.push(float(weight, &[rows, cols], 0.0, inputs_std(cols)));
-        specs.push(float(bias, &[rows], 0.0, BIAS_STD));
+        specs.push(options.float(weight, &[rows, cols], 0.0, inputs_std(cols)));
+        specs.push(options.float(bias, &[rows], 0.0, BIAS_STD));
     }
-    specs.push(float(of(block.sinks), &[c.num_attention_heads], 0.0, 1.0));
-    specs.push(float(of(block.mlp_norm), &[h], 1.0, NORM_STD));
+    specs.push(options.float(of(block.sinks), &[c.num_attention_heads], 0.0, 1.0));
+    specs.push(options.float(of(block.mlp_norm), &[h], 1.0, NORM_STD));
 
     let experts = c.num_local_experts;
     let products =
         [(&block.gate_up, 2 * c.intermediate_size, h), (&block.down, h, c.intermediate_size)];
     for (product, rows, cols) in products {
-        specs.push(float(of(product.bias), &[experts, rows], 0.0, BIAS_STD));
+        specs.push(options.float(of(product.bias), &[experts, rows], 0.0, BIAS_STD));
         match options.experts {
             ExpertFormat::Mxfp4 => {
                 let low = (inputs_std(cols) / E2M1_RMS).log2().floor() as i32 + 127;

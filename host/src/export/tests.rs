@@ -140,14 +140,15 @@ fn the_published_sizes() {
 
 #[test]
 fn a_model_the_format_cannot_express_is_refused() {
-    let change: [(&str, fn(&mut ModelConfig)); 5] = [
+    type Change = fn(&mut ModelConfig);
+    let changes: [(&str, Change); 5] = [
         ("rms_norm_eps is 0.000001", |c| c.rms_norm_eps = 1e-6),
         ("beta_fast is 64", |c| c.rope.beta_fast = 64.0),
         ("beta_slow is 2", |c| c.rope.beta_slow = 2.0),
         ("windowed layers", |c| c.windowed_layers = 0),
         ("max_position_embeddings is 4294967296", |c| c.max_position_embeddings = 1 << 32),
     ];
-    for (expected, change) in change {
+    for (expected, change) in changes {
         let mut weights = snapshot("tiny_bf16");
         change(&mut weights.config);
         let dir = tempfile::tempdir().unwrap();
