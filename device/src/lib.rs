@@ -4,6 +4,8 @@
 #![cfg(any(target_arch = "amdgpu", target_arch = "nvptx64"))]
 #![no_std]
 #![allow(internal_features)]
+// The kernel calling convention.
+#![feature(abi_gpu_kernel)]
 // Workgroup memory sized by the launch; a GPU target has no static kind.
 #![feature(core_intrinsics, gpu_intrinsics, gpu_launch_sized_workgroup_mem)]
 // `mul_add` without std.
@@ -14,6 +16,7 @@
 #![cfg_attr(target_arch = "nvptx64", feature(stdarch_nvptx, asm_experimental_arch))]
 
 pub mod arch;
+pub mod axpy;
 
 /// Never runs: panics are compiled to traps.
 #[panic_handler]

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use crate::cache::{Fingerprint, refresh};
+use crate::check::check;
 use crate::chips::{Chip, Family};
 use crate::error::{AtPath, BuildError};
 use crate::library::core_root;
@@ -97,7 +98,8 @@ impl Build {
             Family::Nvptx => path.clone(),
             _ => out.join(chip.name).with_extension("s"),
         };
-        let fingerprint = Fingerprint::new((&self.toolchain.id, flags(chip), kernel_flags(chip)))
+        let flags = (flags(chip), kernel_flags(chip), kernel_attributes(chip));
+        let fingerprint = Fingerprint::new((&self.toolchain.id, flags))
             .add_folder(&self.root.join("shared/src"))?
             .add_folder(&self.root.join("device/src"))?
             .finish();
@@ -139,6 +141,7 @@ impl Build {
         self.run(chip, krate, rustc)
     }
 
+    /// Compiles beside core and moves into place only what passed the check.
     fn kernels(
         &self,
         chip: Chip,
@@ -149,15 +152,30 @@ impl Build {
         let lints = ["-Wmissing_docs", "-Dunsafe_op_in_unsafe_fn"];
         self.rlib(chip, "shared", &self.root.join("shared/src/lib.rs"), sysroot, &lints)?;
 
+        let attributes = sysroot.join("attributes.csv");
+        fs::write(&attributes, kernel_attributes(chip)).at(&attributes)?;
+        let (object, text) = (sysroot.join("device.co"), sysroot.join("device.s"));
+
         let mut rustc = self.rustc(chip, "device", sysroot);
         rustc.args(["--crate-type=cdylib", "-Clto=fat", "--extern=shared"]);
         rustc.args(lints).args(kernel_flags(chip));
-        match chip.family {
-            Family::Nvptx => rustc.arg(emit("asm", path)),
-            _ => rustc.arg(emit("link", path)).arg(emit("asm", listing)),
-        };
+        rustc.arg(format!("-Cllvm-args=--forceattrs-csv-path={}", attributes.display()));
+        rustc.arg(emit("asm", &text));
+        if chip.family != Family::Nvptx {
+            rustc.arg(emit("link", &object));
+        }
         rustc.arg(self.root.join("device/src/lib.rs"));
-        self.run(chip, "device", rustc)
+        self.run(chip, "device", rustc)?;
+
+        if chip.family == Family::Nvptx {
+            check(chip, &text)?;
+            fs::copy(&text, path).at(path)?;
+            return Ok(());
+        }
+        check(chip, &object)?;
+        fs::copy(&text, listing).at(listing)?;
+        fs::copy(&object, path).at(path)?;
+        Ok(())
     }
 
     fn rustc(&self, chip: Chip, krate: &str, sysroot: &Path) -> Command {
@@ -217,6 +235,26 @@ fn kernel_flags(chip: Chip) -> Vec<String> {
         format!("--cfg=family=\"{}\"", chip.family.name()),
         format!("--cfg=chip=\"{}\"", chip.name),
     ]
+}
+
+/// LLVM attributes of every kernel, as its `ForceFunctionAttrs` pass reads them.
+///
+/// Rust cannot say how many threads share a workgroup's registers, and without that LLVM assumes
+/// 1024 on AMD: a kernel of 256 threads on gfx90a then gets 128 of its 512 registers and spills
+/// the rest. The table knows the number. On NVIDIA the same fact becomes `.maxntid`.
+fn kernel_attributes(chip: Chip) -> String {
+    let mut lines = String::new();
+    for kernel in shared::kernels::all() {
+        let (name, threads) = (kernel.name, (kernel.threads)(chip.family.wave()));
+        lines += &match chip.family {
+            Family::Nvptx => format!("{name},nvvm.maxntid={threads}\n"),
+            _ => format!(
+                "{name},amdgpu-flat-work-group-size={threads},{threads}\n\
+                 {name},uniform-work-group-size=true\n"
+            ),
+        };
+    }
+    lines
 }
 
 fn emit(kind: &str, path: &Path) -> OsString {

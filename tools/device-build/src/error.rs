@@ -59,6 +59,24 @@ pub enum BuildError {
         /// rustc's messages.
         stderr: String,
     },
+    /// The compiled kernels and the table in `shared/src/kernels.rs` disagree.
+    #[error("{}: kernel `{kernel}`: {what}", path.display())]
+    Mismatch {
+        /// The code object or PTX file.
+        path: PathBuf,
+        /// The kernel.
+        kernel: String,
+        /// What was found and what the table says.
+        what: String,
+    },
+    /// The code object could not be read back.
+    #[error("{}: {source}", path.display())]
+    CodeObject {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: code_object::CodeObjectError,
+    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -10,6 +10,7 @@
 //! hashes the sources.
 
 mod cache;
+mod check;
 mod chips;
 mod compile;
 mod error;

@@ -1,0 +1,36 @@
+//! The one table of kernels: names, typed arguments, workgroup sizes, workgroup memory.
+//!
+//! One file per kernel family. The host builds a launch from a kernel's `Args`; the device
+//! checks each entry point against its `Signature`; `tools/device-build` checks every code
+//! object's metadata against [`all`], and tells the compiler how many threads share a
+//! workgroup's registers. So the sides cannot disagree.
+
+use crate::launch::Kernel;
+
+pub mod basics;
+
+/// Every kernel.
+pub fn all() -> impl Iterator<Item = &'static Kernel> {
+    [basics::TABLE].into_iter().flatten().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        for (i, kernel) in all().enumerate() {
+            assert!(all().skip(i + 1).all(|other| other.name != kernel.name), "{}", kernel.name);
+        }
+    }
+
+    #[test]
+    fn workgroups_are_whole_waves_that_fit() {
+        for (kernel, wave) in all().flat_map(|k| [(k, 32), (k, 64)]) {
+            let threads = (kernel.threads)(wave);
+            assert!(threads.is_multiple_of(wave), "{}: {threads} threads", kernel.name);
+            assert!((wave..=1024).contains(&threads), "{}: {threads} threads", kernel.name);
+        }
+    }
+}
