@@ -59,7 +59,7 @@ fn wrong_values_are_named() {
         ("/vocab_size", json!(0), "vocab_size is 0"),
         ("/vocab_size", json!("many"), "vocab_size is \"many\""),
         ("/vocab_size", json!(1 << 30), "vocab_size is 1073741824"),
-        ("/hidden_size", json!(1e300), "hidden_size is 1e300, expected a positive integer"),
+        ("/hidden_size", json!(2.5), "hidden_size is 2.5, expected a positive integer"),
         ("/hidden_size", json!(100), "hidden_size is 100, expected a multiple of 32"),
         ("/hidden_size", Value::Null, "hidden_size is missing"),
         ("/intermediate_size", json!(48), "intermediate_size is 48, expected a multiple of 32"),
