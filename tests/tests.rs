@@ -2,3 +2,6 @@
 
 /// The CPU engine against the f64 model, and against itself bit for bit. Needs nothing.
 mod cpu;
+
+/// bf16 and MXFP4 against their definitions. Needs nothing.
+mod codecs;
