@@ -6,10 +6,10 @@
 //! the shared library `libamdhip64.so` that the `amdhip64` crate makes, or in
 //! process through [`symbol`].
 //!
-//! - [`queue`] orders work: a thread per stream, signals between them.
-//! - [`capture`] and [`graph`] record work instead and replay it.
-//! - [`operation`] is what a stream can do; [`memory`], [`transfer`], [`module`]
-//!   and [`registration`] make operations of what a program asks.
+//! - `queue` orders work: a thread per stream, signals between them.
+//! - `capture` and `graph` record work instead and replay it.
+//! - `operation` is what a stream can do; `memory`, `transfer`, `module` and
+//!   `registration` make operations of what a program asks.
 //! - A kernel that faults leaves its device failed: every later call on the
 //!   device returns that error until `hipDeviceReset`.
 

@@ -151,6 +151,30 @@ super::export::exports! {
         unsafe { out(version, VERSION) }
     }
 
+    /// The address of a function by its name, whatever the version asked for.
+    /// `status` becomes 0 for one that exists and 1 for one that does not.
+    ///
+    /// # Safety
+    /// `name` is null or a C string, `address` null or points to a writable
+    /// pointer, `status` null or points to a writable int.
+    fn hipGetProcAddress(
+        name: *const c_char,
+        address: *mut usize,
+        _version: c_int,
+        _flags: u64,
+        status: *mut c_int,
+    ) {
+        // SAFETY: the caller's promise about `name`.
+        let found = super::symbol(unsafe { module::name(name)? });
+        // SAFETY: the caller's promise about `address`.
+        unsafe { out(address, found.map_or(0, |address| address as usize))? };
+        if !status.is_null() {
+            // SAFETY: the caller's promise about `status`.
+            unsafe { out(status, c_int::from(found.is_none()))? };
+        }
+        found.map(drop).ok_or(Error::NotFound)
+    }
+
     /// The number of virtual devices.
     ///
     /// # Safety

@@ -46,7 +46,7 @@ macro_rules! functions {
 
         impl Hip {
             $(
-                #[allow(non_snake_case, reason = "the C name")]
+                #[allow(non_snake_case, clippy::too_many_arguments, reason = "as in C")]
                 pub fn $name(&self, $($arg: $ty),*) -> Result<(), c_int> {
                     // SAFETY: the tests pass null or pointers to live values of
                     // the right type, and otherwise what the runtime must refuse.
