@@ -5,3 +5,7 @@ mod cpu;
 
 /// bf16 and MXFP4 against their definitions. Needs nothing.
 mod codecs;
+/// The device tests run on: `GPTOSS_TEST_DEVICE`, by default two emulated gfx1151.
+mod gpu;
+/// Memory, streams, events and graphs of the GPU layer. Needs a device, no kernels.
+mod runtime;

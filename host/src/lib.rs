@@ -1,9 +1,12 @@
 //! Inference engine for gpt-oss: model files, tokenizer, CPU engine, GPU runtime, modes.
 
+pub mod bench;
 pub mod cpu;
+pub mod device_name;
 pub mod engine;
 pub mod export;
 pub mod golden;
+pub mod gpu;
 pub mod model;
 pub mod rope;
 pub mod sampling;

@@ -1,0 +1,449 @@
+//! One driver: real HIP, CUDA, or the emulator's HIP, as a table of functions found at run time.
+//!
+//! Libraries are never unloaded: their threads and the objects they own outlive any order of
+//! destruction we could promise.
+
+mod library;
+mod table;
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
+
+use super::error::GpuError;
+pub(crate) use table::{
+    Context, DevicePtr, EventHandle, FunctionHandle, GraphExecHandle, GraphHandle, ModuleHandle,
+    StreamHandle,
+};
+
+/// `hipSuccess`, `CUDA_SUCCESS`.
+const SUCCESS: c_int = 0;
+/// `hipErrorOutOfMemory`, `CUDA_ERROR_OUT_OF_MEMORY`.
+pub(crate) const OUT_OF_MEMORY: c_int = 2;
+/// `hipErrorNoDevice`, `CUDA_ERROR_NO_DEVICE`.
+const NO_DEVICE: c_int = 100;
+/// `hipErrorNotFound`, `CUDA_ERROR_NOT_FOUND`.
+pub(crate) const NOT_FOUND: c_int = 500;
+/// `hipErrorNotReady`, `CUDA_ERROR_NOT_READY`: an answer, not a failure.
+pub(crate) const NOT_READY: c_int = 600;
+/// `hipErrorPeerAccessAlreadyEnabled`, `CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED`.
+const PEER_ACCESS_ALREADY_ENABLED: c_int = 704;
+/// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
+const MAX_DYNAMIC_SHARED: c_int = 8;
+/// `CU_JIT_ERROR_LOG_BUFFER` and the size of it.
+const JIT_ERROR_LOG: [c_int; 2] = [5, 6];
+
+/// The runtimes this engine can drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// AMD GPUs through ROCm's `libamdhip64`.
+    Hip,
+    /// NVIDIA GPUs through `libcuda`.
+    Cuda,
+    /// Virtual AMD GPUs, executed by the emulator linked into this program.
+    Emulator,
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Api::Hip => "HIP",
+            Api::Cuda => "CUDA",
+            Api::Emulator => "the emulator",
+        })
+    }
+}
+
+/// The virtual devices of an emulated node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Virtual {
+    /// Chip, as `gfx1151`.
+    pub chip: String,
+    /// How many of it.
+    pub count: usize,
+}
+
+/// What the two APIs have each in their own shape.
+enum Own {
+    Hip(table::Hip),
+    Cuda(table::Cuda),
+}
+
+/// A loaded and started driver.
+pub struct Driver {
+    api: Api,
+    library: PathBuf,
+    shared: table::Shared,
+    own: Own,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.api, self.library.display())
+    }
+}
+
+/// A call that did not succeed, before anyone has said what was asked of it.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    driver: &'static Driver,
+    call: &'static str,
+    /// `None`: the library has no such function.
+    code: Option<c_int>,
+}
+
+impl Fault {
+    /// The driver's code, unless the call does not exist.
+    pub(crate) fn code(&self) -> Option<c_int> {
+        self.code
+    }
+
+    /// The error, once it is known what was asked.
+    pub(crate) fn asked(self, asked: impl Into<String>) -> GpuError {
+        let asked = asked.into();
+        let Some(code) = self.code else {
+            return GpuError::NoSuchCall { call: self.call, library: self.driver.describe() };
+        };
+        let (name, meaning) = self.driver.explain(code);
+        let fault = match self.driver.api {
+            Api::Emulator => emulator::last_fault(),
+            _ => None,
+        };
+        GpuError::Call { call: self.call, code, name, meaning, asked, fault }
+    }
+}
+
+/// The drivers of this process, each tried once.
+static HIP: OnceLock<Result<&'static Driver, GpuError>> = OnceLock::new();
+static CUDA: OnceLock<Result<&'static Driver, GpuError>> = OnceLock::new();
+static EMULATOR: Mutex<Option<(Virtual, &'static Driver)>> = Mutex::new(None);
+
+impl Driver {
+    /// The AMD driver of this machine.
+    pub fn hip() -> Result<&'static Driver, GpuError> {
+        HIP.get_or_init(|| {
+            let found = library::find_hip()?;
+            Ok(Driver::new(Api::Hip, found.path.clone(), &|name| found.symbol(name)))
+        })
+        .clone()
+    }
+
+    /// The NVIDIA driver of this machine.
+    pub fn cuda() -> Result<&'static Driver, GpuError> {
+        CUDA.get_or_init(|| {
+            let found = library::find_cuda()?;
+            Ok(Driver::new(Api::Cuda, found.path.clone(), &|name| found.symbol(name)))
+        })
+        .clone()
+    }
+
+    /// The emulator with at least these devices. A process has one emulated node: asking later for
+    /// another chip, or for more devices, is an error.
+    pub fn emulator(node: &Virtual) -> Result<&'static Driver, GpuError> {
+        let mut slot = EMULATOR.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((existing, driver)) = &*slot {
+            if existing.chip == node.chip && existing.count >= node.count {
+                return Ok(driver);
+            }
+            return Err(GpuError::EmulatorTaken {
+                asked: format!("{} of {}", node.count, node.chip),
+                existing: format!("{} of {}", existing.count, existing.chip),
+            });
+        }
+        emulator::configure(&node.chip, node.count)
+            .map_err(|reason| GpuError::Emulator { reason: reason.to_string() })?;
+        let driver =
+            Driver::new(Api::Emulator, PathBuf::from("this program"), &|n| emulator::symbol(n));
+        *slot = Some((node.clone(), driver));
+        Ok(driver)
+    }
+
+    /// Builds the table, starts the driver and leaks it: see the module documentation.
+    fn new(
+        api: Api,
+        library: PathBuf,
+        lookup: &dyn Fn(&str) -> Option<*const c_void>,
+    ) -> &'static Driver {
+        let cuda = api == Api::Cuda;
+        let own = match cuda {
+            true => Own::Cuda(table::Cuda::load(lookup)),
+            false => Own::Hip(table::Hip::load(lookup)),
+        };
+        let shared = table::Shared::load(lookup, cuda);
+        Box::leak(Box::new(Driver { api, library, shared, own }))
+    }
+
+    /// Which API this is.
+    pub fn api(&self) -> Api {
+        self.api
+    }
+
+    pub(super) fn is_cuda(&self) -> bool {
+        self.api == Api::Cuda
+    }
+
+    /// Library and version in one phrase.
+    pub fn describe(&'static self) -> String {
+        match self.api {
+            Api::Emulator => "the built-in emulator".to_owned(),
+            api => format!("{api} {} ({})", self.version(), self.library.display()),
+        }
+    }
+
+    /// Number of devices: at least one, or the error that says the driver is there without any.
+    pub fn device_count(&'static self) -> Result<usize, GpuError> {
+        let counted = self.start().and_then(|()| {
+            let mut count = 0;
+            // SAFETY: `count` outlives the call.
+            unsafe { self.raw_device_count(&mut count) }.map(|()| count)
+        });
+        match counted {
+            Ok(count) if count > 0 => Ok(count as usize),
+            Ok(_) => Err(GpuError::NoDevice { driver: self.describe(), reason: "0 devices" }),
+            Err(fault) if fault.code == Some(NO_DEVICE) => Err(GpuError::NoDevice {
+                driver: self.describe(),
+                reason: "no device is detected: error 100",
+            }),
+            Err(fault) => Err(fault.asked("counting the devices")),
+        }
+    }
+
+    fn start(&'static self) -> Result<(), Fault> {
+        let Own::Cuda(cuda) = &self.own else { return Ok(()) };
+        let f = cuda.init.ok_or_else(|| self.missing("cuInit"))?;
+        // SAFETY: no pointers.
+        self.check("cuInit", unsafe { f(0) })
+    }
+
+    /// `Ok` for success, else the fault.
+    pub(super) fn check(&'static self, call: &'static str, code: c_int) -> Result<(), Fault> {
+        if code == SUCCESS {
+            return Ok(());
+        }
+        Err(Fault { driver: self, call, code: Some(code) })
+    }
+
+    /// The fault of a function that the library lacks.
+    pub(super) fn missing(&'static self, call: &'static str) -> Fault {
+        Fault { driver: self, call, code: None }
+    }
+
+    /// Makes a device current for this thread: its context on CUDA, its ordinal on HIP.
+    pub(crate) fn set_current(
+        &'static self,
+        ordinal: c_int,
+        context: Context,
+    ) -> Result<(), Fault> {
+        match &self.own {
+            Own::Hip(hip) => {
+                let f = hip.set_device.ok_or_else(|| self.missing("hipSetDevice"))?;
+                // SAFETY: no pointers.
+                self.check("hipSetDevice", unsafe { f(ordinal) })
+            }
+            Own::Cuda(cuda) => {
+                let f = cuda.set_current.ok_or_else(|| self.missing("cuCtxSetCurrent"))?;
+                // SAFETY: `context` is the retained primary context of a device, never released.
+                self.check("cuCtxSetCurrent", unsafe { f(context) })
+            }
+        }
+    }
+
+    /// The primary context of a CUDA device; null on HIP, which has none.
+    pub(crate) fn retain_context(&'static self, ordinal: c_int) -> Result<Context, Fault> {
+        let Own::Cuda(cuda) = &self.own else { return Ok(Context::NULL) };
+        let call = "cuDevicePrimaryCtxRetain";
+        let f = cuda.primary_retain.ok_or_else(|| self.missing(call))?;
+        let mut context = Context::NULL;
+        // SAFETY: `context` outlives the call.
+        self.check(call, unsafe { f(&mut context, ordinal) })?;
+        Ok(context)
+    }
+
+    /// Loads a code object, cubin or PTX into the current device. On failure the second value is
+    /// what the JIT compiler said, if anything.
+    ///
+    /// # Safety
+    ///
+    /// `image` is what the driver takes; PTX ends in a zero byte.
+    pub(crate) unsafe fn load_module(
+        &'static self,
+        image: &[u8],
+    ) -> Result<ModuleHandle, (Fault, String)> {
+        let mut module = ModuleHandle::NULL;
+        let image = image.as_ptr().cast::<c_void>();
+        match &self.own {
+            Own::Hip(hip) => {
+                let call = "hipModuleLoadData";
+                let f = hip.module_load.ok_or_else(|| (self.missing(call), String::new()))?;
+                // SAFETY: `module` outlives the call; the caller vouches for the image.
+                let code = unsafe { f(&mut module, image) };
+                self.check(call, code).map_err(|fault| (fault, String::new()))?;
+            }
+            Own::Cuda(cuda) => {
+                let call = "cuModuleLoadDataEx";
+                let f = cuda.module_load.ok_or_else(|| (self.missing(call), String::new()))?;
+                let mut log = vec![0u8; 16 << 10];
+                let mut options = JIT_ERROR_LOG;
+                // An option's value travels in the pointer itself.
+                let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
+                // SAFETY: two options with two values; `log` has the size given and outlives the
+                // call; the caller vouches for the image.
+                let code =
+                    unsafe { f(&mut module, image, 2, options.as_mut_ptr(), values.as_mut_ptr()) };
+                self.check(call, code).map_err(|fault| {
+                    let end = log.iter().position(|&b| b == 0).unwrap_or(log.len());
+                    (fault, String::from_utf8_lossy(&log[..end]).trim().to_owned())
+                })?;
+            }
+        }
+        Ok(module)
+    }
+
+    /// Lets a kernel use `bytes` of workgroup memory beyond what every launch may; a no-op on
+    /// HIP, where the launch alone says it.
+    pub(crate) fn allow_dynamic_lds(
+        &'static self,
+        function: FunctionHandle,
+        bytes: u32,
+    ) -> Result<(), Fault> {
+        let Own::Cuda(cuda) = &self.own else { return Ok(()) };
+        let call = "cuFuncSetAttribute";
+        let f = cuda.function_set_attribute.ok_or_else(|| self.missing(call))?;
+        // SAFETY: `function` belongs to a loaded module.
+        self.check(call, unsafe { f(function, MAX_DYNAMIC_SHARED, bytes as c_int) })
+    }
+
+    /// Copies between two devices in stream order; each is given by ordinal and context.
+    ///
+    /// # Safety
+    ///
+    /// Both addresses hold `bytes` on their device until the stream has done the copy.
+    pub(crate) unsafe fn memcpy_peer(
+        &'static self,
+        dst: (DevicePtr, c_int, Context),
+        src: (DevicePtr, c_int, Context),
+        bytes: usize,
+        stream: StreamHandle,
+    ) -> Result<(), Fault> {
+        match &self.own {
+            Own::Hip(hip) => {
+                let call = "hipMemcpyPeerAsync";
+                let f = hip.memcpy_peer_async.ok_or_else(|| self.missing(call))?;
+                // SAFETY: the caller's promise.
+                self.check(call, unsafe { f(dst.0, dst.1, src.0, src.1, bytes, stream) })
+            }
+            Own::Cuda(cuda) => {
+                let call = "cuMemcpyPeerAsync";
+                let f = cuda.memcpy_peer_async.ok_or_else(|| self.missing(call))?;
+                // SAFETY: the caller's promise.
+                self.check(call, unsafe { f(dst.0, dst.2, src.0, src.2, bytes, stream) })
+            }
+        }
+    }
+
+    /// Lets kernels on the current device reach `peer`'s memory; doing it twice is no error.
+    pub(crate) fn enable_peer(&'static self, peer: c_int, context: Context) -> Result<(), Fault> {
+        let (call, code) = match &self.own {
+            Own::Hip(hip) => {
+                let call = "hipDeviceEnablePeerAccess";
+                let f = hip.enable_peer_access.ok_or_else(|| self.missing(call))?;
+                // SAFETY: no pointers.
+                (call, unsafe { f(peer, 0) })
+            }
+            Own::Cuda(cuda) => {
+                let call = "cuCtxEnablePeerAccess";
+                let f = cuda.enable_peer_access.ok_or_else(|| self.missing(call))?;
+                // SAFETY: a retained primary context.
+                (call, unsafe { f(context, 0) })
+            }
+        };
+        if code == PEER_ACCESS_ALREADY_ENABLED {
+            return Ok(());
+        }
+        self.check(call, code)
+    }
+
+    /// The chip as HIP spells it, features and all (`gfx942:sramecc+:xnack-`); `None` on CUDA.
+    pub(crate) fn gcn_arch(&'static self, ordinal: c_int) -> Option<Result<String, Fault>> {
+        // Offsets of `gcnArchName` in the two structures of that name (hip_runtime_api.h, 5.2 and
+        // 6.0); the buffer is larger than either.
+        const OFFSET_R0600: usize = 1160;
+        const OFFSET_LEGACY: usize = 396;
+        const ARCH_BYTES: usize = 256;
+        let Own::Hip(hip) = &self.own else { return None };
+        let (call, f, offset) = match (hip.properties_r0600, hip.properties) {
+            (Some(f), _) => ("hipGetDevicePropertiesR0600", f, OFFSET_R0600),
+            (None, Some(f)) => ("hipGetDeviceProperties", f, OFFSET_LEGACY),
+            (None, None) => return Some(Err(self.missing("hipGetDevicePropertiesR0600"))),
+        };
+        let mut properties = [0u64; 512];
+        // SAFETY: the buffer is 4 KiB, aligned for any member, and the structure is below 1.5 KiB.
+        let code = unsafe { f(properties.as_mut_ptr().cast(), ordinal) };
+        let arch = self.check(call, code).map(|()| {
+            let bytes: &[u8] = bytemuck::cast_slice(&properties);
+            text(&bytes[offset..offset + ARCH_BYTES])
+        });
+        Some(arch)
+    }
+
+    /// Name and meaning of an error code, in the driver's own words.
+    fn explain(&self, code: c_int) -> (String, String) {
+        let unknown = || "unknown".to_owned();
+        let read = |at: *const c_char| {
+            if at.is_null() {
+                return unknown();
+            }
+            // SAFETY: both drivers return a static string or null.
+            unsafe { CStr::from_ptr(at) }.to_string_lossy().into_owned()
+        };
+        match &self.own {
+            Own::Hip(hip) => {
+                // SAFETY: no pointers go in.
+                let name = hip.error_name.map_or_else(unknown, |f| read(unsafe { f(code) }));
+                // SAFETY: no pointers go in.
+                let meaning = hip.error_string.map_or_else(unknown, |f| read(unsafe { f(code) }));
+                (name, meaning)
+            }
+            Own::Cuda(cuda) => {
+                let ask = |f: Option<table::CudaText>| {
+                    let Some(f) = f else { return unknown() };
+                    let mut at = std::ptr::null();
+                    // SAFETY: `at` outlives the call; a code CUDA does not know leaves it null.
+                    let _ = unsafe { f(code, &mut at) };
+                    read(at)
+                };
+                (ask(cuda.error_name), ask(cuda.error_string))
+            }
+        }
+    }
+
+    /// The version as the vendor writes it.
+    pub fn version(&'static self) -> String {
+        let mut version = 0;
+        match &self.own {
+            Own::Hip(hip) => {
+                let Some(f) = hip.runtime_version else { return "of unknown version".to_owned() };
+                // SAFETY: `version` outlives the call.
+                if unsafe { f(&mut version) } != SUCCESS {
+                    return "of unknown version".to_owned();
+                }
+                let (major, rest) = (version / 10_000_000, version % 10_000_000);
+                format!("{major}.{}.{}", rest / 100_000, rest % 100_000)
+            }
+            Own::Cuda(_) => {
+                // SAFETY: `version` outlives the call.
+                match unsafe { self.driver_version(&mut version) } {
+                    Ok(()) => format!("{}.{}", version / 1000, version % 1000 / 10),
+                    Err(_) => "of unknown version".to_owned(),
+                }
+            }
+        }
+    }
+}
+
+/// A C string in a fixed buffer.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
