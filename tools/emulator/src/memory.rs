@@ -268,11 +268,14 @@ impl Memory {
             return Ok(());
         }
         let held = self.checked(address, bytes)?;
-        for at in (0..bytes).step_by(pattern.len()) {
-            let count = pattern.len().min(bytes - at);
+        // Whole repeats, about a page of them: a large fill is copies of that.
+        let repeats = (4096 / pattern.len()).max(1).min(bytes.div_ceil(pattern.len()));
+        let block = pattern.repeat(repeats);
+        for at in (0..bytes).step_by(block.len()) {
+            let count = block.len().min(bytes - at);
             // SAFETY: `held` keeps the range mapped and `at + count <= bytes`.
             unsafe {
-                std::ptr::copy(pattern.as_ptr(), (address + at as u64) as *mut u8, count);
+                std::ptr::copy(block.as_ptr(), (address + at as u64) as *mut u8, count);
             }
         }
         held.mark_written(address, bytes);
@@ -427,6 +430,21 @@ mod tests {
         );
         memory.free(base).unwrap();
         assert_eq!(memory.free(base), Err(MemoryError::NotAllocated { address: base }));
+    }
+
+    #[test]
+    fn a_fill_repeats_its_pattern_and_cuts_off_the_last() {
+        let memory = Memory::new();
+        let base = memory.allocate(Owner::Device(0), 20_000).unwrap();
+        for (pattern, bytes) in [(&[1u8][..], 9999), (&[1, 2, 3, 4], 9998), (&[5, 6, 7], 7)] {
+            memory.fill(base, &[0xee], 20_000).unwrap();
+            memory.fill(base + 3, pattern, bytes).unwrap();
+            let mut got = vec![0; 20_000];
+            memory.read(base, &mut got).unwrap();
+            let expected: Vec<u8> = pattern.iter().copied().cycle().take(bytes).collect();
+            assert_eq!(got[3..3 + bytes], expected);
+            assert!(got[..3].iter().chain(&got[3 + bytes..]).all(|&byte| byte == 0xee));
+        }
     }
 
     #[test]
