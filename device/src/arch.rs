@@ -4,9 +4,17 @@
 //! family defines the same names, so a kernel never names a chip. The AMD families share
 //! `amd.rs`, where each name a family must supply itself is listed.
 //!
+//! The matrix instruction is [`mma`] on a 16 x 16 tile, bf16 operands and f32 accumulator;
+//! [`Mma`] is its layout (`shared::frag`), [`AbFrag`] and [`CFrag`] are one lane's registers.
+//!
 //! A function described as *collective* is called by every lane of the wave (or every wave of
 //! the workgroup, where it says so) at once; in a branch that lanes take differently its result
 //! is garbage on AMD and undefined on NVIDIA.
+
+use core::mem::transmute;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use shared::frag::Frag as _;
 
 #[cfg_attr(family = "gfx9", path = "arch/gfx9.rs")]
 #[cfg_attr(family = "gfx11", path = "arch/gfx11.rs")]
@@ -21,18 +29,18 @@ mod amd;
 mod wave32;
 
 pub use chip::{
-    WAVE, ballot, copy_async_16, copy_commit, copy_wait, exp2, load_once_16, log2, pack_bf16, rcp,
-    rsqrt, shuffle, shuffle_xor, thread_id, uniform, workgroup_barrier, workgroup_id_x,
-    workgroup_id_y, workgroup_id_z,
+    AbFrag, CFrag, Mma, WAVE, ballot, copy_async_16, copy_commit, copy_wait, exp2, load_a,
+    load_a_lds, load_b, load_b_lds, load_once_16, log2, mma, pack_bf16, rcp, rsqrt, shuffle,
+    shuffle_xor, thread_id, uniform, workgroup_barrier, workgroup_id_x, workgroup_id_y,
+    workgroup_id_z,
 };
 
-/// Sixteen bytes moved as one access: eight bf16, four f32, or 32 MXFP4 elements. The alignment
-/// is what makes it one; without it LLVM splits LDS accesses in two.
+/// Sixteen bytes: eight bf16, four f32, or 32 MXFP4 elements. [`load_16`] and [`store_16`] move it.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 pub struct Vec16(pub [u32; 4]);
 
-/// Eight bytes moved as one access.
+/// Eight bytes. [`load_8`] and [`store_8`] move it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub struct Vec8(pub [u32; 2]);
@@ -53,6 +61,75 @@ impl Vec16 {
     pub fn f32(self) -> [f32; 4] {
         self.0.map(f32::from_bits)
     }
+}
+
+/// Four registers as LLVM sees a vector: loading through it keeps the access whole on every
+/// family, where a plain struct becomes two 8-byte accesses on NVIDIA.
+#[derive(Clone, Copy)]
+#[repr(simd)]
+struct Lanes4([u32; 4]);
+
+/// Two registers; see [`Lanes4`].
+#[derive(Clone, Copy)]
+#[repr(simd)]
+struct Lanes2([u32; 2]);
+
+/// Loads sixteen bytes of global or workgroup memory in one access.
+///
+/// # Safety
+///
+/// `p` is 16-byte aligned and readable.
+#[inline(always)]
+pub unsafe fn load_16<T>(p: *const T) -> Vec16 {
+    // SAFETY: the caller's promise; the types have the same bits.
+    unsafe { Vec16(transmute::<Lanes4, [u32; 4]>(*p.cast())) }
+}
+
+/// Loads eight bytes of global or workgroup memory in one access.
+///
+/// # Safety
+///
+/// `p` is 8-byte aligned and readable.
+#[inline(always)]
+pub unsafe fn load_8<T>(p: *const T) -> Vec8 {
+    // SAFETY: the caller's promise; the types have the same bits.
+    unsafe { Vec8(transmute::<Lanes2, [u32; 2]>(*p.cast())) }
+}
+
+/// Stores sixteen bytes to global or workgroup memory in one access.
+///
+/// # Safety
+///
+/// `p` is 16-byte aligned and writable.
+#[inline(always)]
+pub unsafe fn store_16<T>(p: *mut T, value: Vec16) {
+    // SAFETY: the caller's promise; the types have the same bits.
+    unsafe { *p.cast() = transmute::<[u32; 4], Lanes4>(value.0) };
+}
+
+/// Stores eight bytes to global or workgroup memory in one access.
+///
+/// # Safety
+///
+/// `p` is 8-byte aligned and writable.
+#[inline(always)]
+pub unsafe fn store_8<T>(p: *mut T, value: Vec8) {
+    // SAFETY: the caller's promise; the types have the same bits.
+    unsafe { *p.cast() = transmute::<[u32; 2], Lanes2>(value.0) };
+}
+
+/// An accumulator of zeros.
+pub const ZERO: CFrag = [0.0; Mma::C_PER_LANE as usize];
+
+/// Adds to a counter in global or workgroup memory and returns what it held.
+///
+/// # Safety
+///
+/// `p` is valid, and during the launch only accessed by this function.
+#[inline(always)]
+pub unsafe fn atomic_add(p: *mut u32, x: u32) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { AtomicU32::from_ptr(p) }.fetch_add(x, Ordering::Relaxed)
 }
 
 /// Index of this lane in its wave. Workgroups are one-dimensional.

@@ -8,15 +8,23 @@
 #![feature(abi_gpu_kernel)]
 // Workgroup memory sized by the launch; a GPU target has no static kind.
 #![feature(core_intrinsics, gpu_intrinsics, gpu_launch_sized_workgroup_mem)]
+// Vectors as LLVM has them.
+#![feature(repr_simd)]
 // `mul_add` without std.
 #![feature(core_float_math)]
 // Intrinsics that core wraps, and those it does not.
 #![cfg_attr(target_arch = "amdgpu", feature(stdarch_amdgpu, link_llvm_intrinsics))]
-#![cfg_attr(target_arch = "amdgpu", feature(abi_unadjusted))]
+#![cfg_attr(target_arch = "amdgpu", feature(abi_unadjusted, simd_ffi))]
 #![cfg_attr(target_arch = "nvptx64", feature(stdarch_nvptx, asm_experimental_arch))]
 
 pub mod arch;
 pub mod axpy;
+pub mod histogram;
+pub mod mma_probe;
+pub mod rmsnorm;
+pub mod scan;
+pub mod softmax;
+pub mod transpose;
 
 /// Never runs: panics are compiled to traps.
 #[panic_handler]

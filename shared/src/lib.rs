@@ -7,6 +7,7 @@
 
 pub mod bf16;
 pub mod exp;
+pub mod frag;
 pub mod kernels;
 pub mod launch;
 pub mod model;

@@ -1,9 +1,12 @@
 //! What the AMD families share. Besides these names a family supplies `WAVE`, `shuffle_xor`,
-//! `ballot` and `workgroup_barrier`.
+//! `ballot`, `workgroup_barrier`, and the matrix instruction: `Mma`, `AbFrag`, `CFrag`, `mma`,
+//! `load_a`. A and B are laid out alike and come from any memory by plain loads, so the other
+//! three loaders are `load_a` again.
 
 use core::arch::amdgpu;
 
 use super::Vec16;
+use super::chip::{AbFrag, load_a};
 
 // Source: llvm/include/llvm/IR/IntrinsicsAMDGPU.td.
 unsafe extern "unadjusted" {
@@ -100,7 +103,7 @@ pub fn pack_bf16(low: f32, high: f32) -> u32 {
 #[inline(always)]
 pub unsafe fn load_once_16(p: *const u8) -> Vec16 {
     // SAFETY: the caller's promise.
-    unsafe { *p.cast() }
+    unsafe { super::load_16(p) }
 }
 
 /// Copies sixteen bytes from global to workgroup memory; they are there after [`copy_wait`] and
@@ -112,7 +115,7 @@ pub unsafe fn load_once_16(p: *const u8) -> Vec16 {
 #[inline(always)]
 pub unsafe fn copy_async_16(lds: *mut u8, global: *const u8) {
     // SAFETY: the caller's promise.
-    unsafe { *lds.cast::<Vec16>() = *global.cast::<Vec16>() };
+    unsafe { super::store_16(lds, super::load_16(global)) };
 }
 
 /// Closes a group of [`copy_async_16`] calls.
@@ -122,3 +125,37 @@ pub fn copy_commit() {}
 /// Waits until at most `PENDING` of this thread's latest groups are still on their way.
 #[inline(always)]
 pub fn copy_wait<const PENDING: u32>() {}
+
+/// [`load_a`] of workgroup memory. Collective.
+///
+/// # Safety
+///
+/// As [`load_a`].
+#[inline(always)]
+pub unsafe fn load_a_lds(tile: *const u16, stride: u32) -> AbFrag {
+    // SAFETY: the caller's promise.
+    unsafe { load_a(tile, stride) }
+}
+
+/// This lane's part of B, of which `tile` points to `N` rows of `K` elements, `stride` elements
+/// apart. Collective.
+///
+/// # Safety
+///
+/// As [`load_a`].
+#[inline(always)]
+pub unsafe fn load_b(tile: *const u16, stride: u32) -> AbFrag {
+    // SAFETY: the caller's promise.
+    unsafe { load_a(tile, stride) }
+}
+
+/// [`load_b`] of workgroup memory. Collective.
+///
+/// # Safety
+///
+/// As [`load_a`].
+#[inline(always)]
+pub unsafe fn load_b_lds(tile: *const u16, stride: u32) -> AbFrag {
+    // SAFETY: the caller's promise.
+    unsafe { load_a(tile, stride) }
+}

@@ -1,12 +1,36 @@
 //! RDNA3 and RDNA3.5 (RX 7000, Strix Halo): wave32.
 
 use core::arch::amdgpu;
+use core::mem::transmute;
 use core::sync::atomic::{Ordering, compiler_fence};
+
+use shared::frag::Frag as _;
+
+use super::load_16;
 
 pub use super::amd::*;
 pub use super::wave32::{WAVE, ballot, shuffle_xor};
 
+/// Layout of [`mma`].
+pub use shared::frag::Wmma11 as Mma;
+
+/// One lane's part of A or B: 16 bf16 in 8 registers.
+pub type AbFrag = [u32; 8];
+/// One lane's part of C.
+pub type CFrag = [f32; 8];
+
+#[derive(Clone, Copy)]
+#[repr(simd)]
+struct LlvmAb([i16; 16]);
+
+#[derive(Clone, Copy)]
+#[repr(simd)]
+struct LlvmC([f32; 8]);
+
+#[allow(improper_ctypes, reason = "vectors are passed as LLVM vectors, not by a C rule")]
 unsafe extern "unadjusted" {
+    #[link_name = "llvm.amdgcn.wmma.f32.16x16x16.bf16.v8f32.v16i16"]
+    fn llvm_mma(a: LlvmAb, b: LlvmAb, c: LlvmC) -> LlvmC;
     #[link_name = "llvm.amdgcn.s.waitcnt"]
     fn llvm_s_waitcnt(counters: i32);
 }
@@ -25,4 +49,29 @@ pub fn workgroup_barrier() {
     unsafe { llvm_s_waitcnt(0xfc07) };
     amdgpu::s_barrier();
     compiler_fence(Ordering::SeqCst);
+}
+
+/// `A * B + C` on the whole tile. Collective.
+///
+/// The order of the sum over k is the hardware's; it is the same for every element.
+#[inline(always)]
+pub fn mma(a: AbFrag, b: AbFrag, c: CFrag) -> CFrag {
+    // SAFETY: arrays and vectors of the same scalars; the caller keeps every lane active.
+    unsafe { transmute(llvm_mma(transmute(a), transmute(b), transmute(c))) }
+}
+
+/// This lane's part of A, of which `tile` points to `M` rows of `K` elements, `stride` elements
+/// apart. Collective.
+///
+/// # Safety
+///
+/// The tile is readable and its rows start at multiples of 16 bytes.
+#[inline(always)]
+pub unsafe fn load_a(tile: *const u16, stride: u32) -> AbFrag {
+    let (row, k) = Mma::a_index(super::lane(), 0);
+    // SAFETY: inside the tile by the caller's promise; the lane's elements follow in k.
+    unsafe {
+        let p = tile.add((row * stride + k) as usize);
+        transmute([load_16(p), load_16(p.add(8))])
+    }
 }

@@ -1,14 +1,40 @@
 //! CDNA2, CDNA3 and CDNA4 (MI200, MI300, MI350): wave64.
 
 use core::arch::amdgpu;
+use core::mem::transmute;
 use core::sync::atomic::{Ordering, compiler_fence};
+
+use shared::frag::Frag as _;
+
+use super::load_8;
 
 pub use super::amd::*;
 
 /// Lanes in a wave.
 pub const WAVE: u32 = 64;
 
+/// Layout of [`mma`].
+pub use shared::frag::Mfma9 as Mma;
+
+/// One lane's part of A or B: 4 bf16 in 2 registers.
+pub type AbFrag = [u32; 2];
+/// One lane's part of C.
+pub type CFrag = [f32; 4];
+
+#[derive(Clone, Copy)]
+#[repr(simd)]
+struct LlvmAb([i16; 4]);
+
+#[derive(Clone, Copy)]
+#[repr(simd)]
+struct LlvmC([f32; 4]);
+
+#[allow(improper_ctypes, reason = "vectors are passed as LLVM vectors, not by a C rule")]
 unsafe extern "unadjusted" {
+    // The last three select lane broadcasts and negations: none. The instruction of gfx950 with
+    // twice the K takes bfloat vectors, which Rust cannot name.
+    #[link_name = "llvm.amdgcn.mfma.f32.16x16x16bf16.1k"]
+    fn llvm_mma(a: LlvmAb, b: LlvmAb, c: LlvmC, cbsz: i32, abid: i32, blgp: i32) -> LlvmC;
     #[link_name = "llvm.amdgcn.ballot.i64"]
     safe fn llvm_ballot(x: bool) -> u64;
     #[link_name = "llvm.amdgcn.ds.swizzle"]
@@ -63,4 +89,26 @@ pub fn shuffle_xor<const MASK: u32>(x: u32) -> u32 {
 /// The DPP control word of `quad_perm` that gives lane `i` of each four the value of `i ^ mask`.
 const fn quad_xor(mask: u32) -> u32 {
     mask | (1 ^ mask) << 2 | (2 ^ mask) << 4 | (3 ^ mask) << 6
+}
+
+/// `A * B + C` on the whole tile. Collective.
+///
+/// The order of the sum over k is the hardware's; it is the same for every element.
+#[inline(always)]
+pub fn mma(a: AbFrag, b: AbFrag, c: CFrag) -> CFrag {
+    // SAFETY: arrays and vectors of the same scalars; the caller keeps every lane active.
+    unsafe { transmute(llvm_mma(transmute(a), transmute(b), transmute(c), 0, 0, 0)) }
+}
+
+/// This lane's part of A, of which `tile` points to `M` rows of `K` elements, `stride` elements
+/// apart. Collective.
+///
+/// # Safety
+///
+/// The tile is readable and its rows start at multiples of 16 bytes.
+#[inline(always)]
+pub unsafe fn load_a(tile: *const u16, stride: u32) -> AbFrag {
+    let (row, k) = Mma::a_index(super::lane(), 0);
+    // SAFETY: inside the tile by the caller's promise; the lane's elements follow in k.
+    unsafe { load_8(tile.add((row * stride + k) as usize)).0 }
 }

@@ -4,7 +4,17 @@
 
 use core::arch::{asm, nvptx};
 
-use super::Vec16;
+use shared::frag::Frag as _;
+
+use super::{Vec16, lane};
+
+/// Layout of [`mma`].
+pub use shared::frag::Mma16816 as Mma;
+
+/// One lane's part of A or B: 8 bf16 in 4 registers.
+pub type AbFrag = [u32; 4];
+/// One lane's part of C.
+pub type CFrag = [f32; 8];
 
 /// Lanes in a wave.
 pub const WAVE: u32 = 32;
@@ -209,4 +219,112 @@ fn global_address<T>(p: *const T) -> u64 {
             options(pure, nomem));
     }
     address
+}
+
+/// `A * B + C` on the whole tile. Collective.
+///
+/// The order of the sum over k is the hardware's; it is the same for every element.
+#[inline(always)]
+pub fn mma(a: AbFrag, b: AbFrag, c: CFrag) -> CFrag {
+    let [c0, c1, c2, c3, c4, c5, c6, c7] = c;
+    let [d0, d1, d2, d3] = mma_m16n8k16(a, [b[0], b[1]], [c0, c1, c2, c3]);
+    let [d4, d5, d6, d7] = mma_m16n8k16(a, [b[2], b[3]], [c4, c5, c6, c7]);
+    [d0, d1, d2, d3, d4, d5, d6, d7]
+}
+
+#[inline(always)]
+fn mma_m16n8k16(a: [u32; 4], b: [u32; 2], c: [f32; 4]) -> [f32; 4] {
+    let [mut d0, mut d1, mut d2, mut d3] = c;
+    // SAFETY: touches registers only; the caller keeps every lane active.
+    unsafe {
+        asm!("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+            "{{{0}, {1}, {2}, {3}}}, {{{4}, {5}, {6}, {7}}}, {{{8}, {9}}}, {{{0}, {1}, {2}, {3}}};",
+            inout(reg32) d0, inout(reg32) d1, inout(reg32) d2, inout(reg32) d3,
+            in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3],
+            in(reg32) b[0], in(reg32) b[1], options(nomem, nostack));
+    }
+    [d0, d1, d2, d3]
+}
+
+/// This lane's part of A, of which `tile` points to `M` rows of `K` elements, `stride` elements
+/// apart. Collective.
+///
+/// # Safety
+///
+/// The tile is readable and its rows start at multiples of 16 bytes.
+#[inline(always)]
+pub unsafe fn load_a(tile: *const u16, stride: u32) -> AbFrag {
+    // SAFETY: the caller's promise.
+    unsafe { load_pairs(tile, stride, Mma::a_index) }
+}
+
+/// This lane's part of B, of which `tile` points to `N` rows of `K` elements, `stride` elements
+/// apart. Collective.
+///
+/// # Safety
+///
+/// As [`load_a`].
+#[inline(always)]
+pub unsafe fn load_b(tile: *const u16, stride: u32) -> AbFrag {
+    // SAFETY: the caller's promise.
+    unsafe { load_pairs(tile, stride, Mma::b_index) }
+}
+
+/// # Safety
+///
+/// As [`load_a`].
+#[inline(always)]
+unsafe fn load_pairs(
+    tile: *const u16,
+    stride: u32,
+    index: impl Fn(u32, u32) -> (u32, u32),
+) -> AbFrag {
+    let load = |i: u32| {
+        let (row, k) = index(lane(), 2 * i);
+        // SAFETY: inside the tile by the caller's promise; k is even, so the pair is aligned.
+        unsafe { *tile.add((row * stride + k) as usize).cast::<u32>() }
+    };
+    [load(0), load(1), load(2), load(3)]
+}
+
+/// [`load_a`] of workgroup memory, by one `ldmatrix`. Collective.
+///
+/// # Safety
+///
+/// As [`load_a`].
+#[inline(always)]
+pub unsafe fn load_a_lds(tile: *const u16, stride: u32) -> AbFrag {
+    // Lane 8j + r addresses row r of the j-th 8 x 8 matrix; register j receives it. For A the
+    // second matrix lies below the first, the third and fourth to the right.
+    let (row, k) = (lane() % 16, lane() / 16 * 8);
+    // SAFETY: inside the tile by the caller's promise.
+    unsafe { ldmatrix(tile.add((row * stride + k) as usize)) }
+}
+
+/// [`load_b`] of workgroup memory, by one `ldmatrix`. Collective.
+///
+/// # Safety
+///
+/// As [`load_a`].
+#[inline(always)]
+pub unsafe fn load_b_lds(tile: *const u16, stride: u32) -> AbFrag {
+    // As for A, but the second matrix lies to the right.
+    let (row, k) = (lane() % 8 + lane() / 16 * 8, lane() / 8 % 2 * 8);
+    // SAFETY: inside the tile by the caller's promise.
+    unsafe { ldmatrix(tile.add((row * stride + k) as usize)) }
+}
+
+/// # Safety
+///
+/// `row` is a 16-byte aligned address of eight elements of workgroup memory.
+#[inline(always)]
+unsafe fn ldmatrix(row: *const u16) -> [u32; 4] {
+    let (a, b, c, d);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{{}, {}, {}, {}}}, [{}];",
+            out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d,
+            in(reg32) workgroup_address(row), options(nostack));
+    }
+    [a, b, c, d]
 }
