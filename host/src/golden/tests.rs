@@ -182,3 +182,28 @@ fn a_missing_file_is_named() {
     let error = read(dir.path(), VOCAB).unwrap_err().to_string();
     assert!(error.contains("golden.json"), "{error}");
 }
+
+#[test]
+fn the_cpu_engine_passes_both_goldens() {
+    use crate::cpu::{CpuEngine, CpuOptions, Isa, KvDtype};
+    use crate::model::{LoadOptions, load};
+
+    for name in ["tiny_bf16", "tiny_mxfp4"] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name);
+        let weights = std::sync::Arc::new(load(&dir, &LoadOptions::default()).unwrap());
+        let golden = read(&dir, weights.config.vocab_size).unwrap();
+        for (threads, isa, kv, precision) in [
+            (1, Isa::Auto, KvDtype::F32, Precision::F32),
+            (2, Isa::Auto, KvDtype::F32, Precision::F32),
+            (2, Isa::Portable, KvDtype::F32, Precision::F32),
+            (2, Isa::Auto, KvDtype::Bf16, Precision::Bf16),
+        ] {
+            let options =
+                CpuOptions { threads, isa, kv, max_step_tokens: 64, ..CpuOptions::default() };
+            let mut engine = CpuEngine::new(std::sync::Arc::clone(&weights), options).unwrap();
+            let mut text = Vec::new();
+            let pass = run(&golden, &mut engine, precision, &mut text).unwrap();
+            assert!(pass, "{name}, {options:?}:\n{}", String::from_utf8_lossy(&text));
+        }
+    }
+}
