@@ -4,6 +4,9 @@
 #![cfg(any(target_arch = "amdgpu", target_arch = "nvptx64"))]
 #![no_std]
 #![allow(internal_features)]
+// Register arrays must be indexed by constants after unrolling: an iterator over one leaves it in
+// memory, because it is unrolled only after the array was given up on.
+#![allow(clippy::needless_range_loop)]
 // The kernel calling convention.
 #![feature(abi_gpu_kernel)]
 // Workgroup memory sized by the launch; a GPU target has no static kind.
@@ -20,11 +23,15 @@
 pub mod arch;
 pub mod axpy;
 pub mod histogram;
+pub mod linear;
 pub mod mma_probe;
+pub mod product;
 pub mod rmsnorm;
 pub mod scan;
 pub mod softmax;
+pub mod tile;
 pub mod transpose;
+pub mod weights;
 
 /// Never runs: panics are compiled to traps.
 #[panic_handler]

@@ -8,10 +8,11 @@
 use crate::launch::Kernel;
 
 pub mod basics;
+pub mod linear;
 
 /// Every kernel.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    [basics::TABLE].into_iter().flatten().copied()
+    [basics::TABLE, linear::TABLE].into_iter().flatten().copied()
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@
 #![cfg_attr(any(target_arch = "amdgpu", target_arch = "nvptx64"), feature(abi_gpu_kernel))]
 
 pub mod bf16;
+pub mod block;
 pub mod exp;
 pub mod frag;
 pub mod kernels;
 pub mod launch;
 pub mod model;
 pub mod mxfp4;
+pub mod pack;
 pub mod philox;
 pub mod rope;

@@ -234,6 +234,9 @@ fn kernel_flags(chip: Chip) -> Vec<String> {
         format!("--check-cfg=cfg(chip, values({chips}))"),
         format!("--cfg=family=\"{}\"", chip.family.name()),
         format!("--cfg=chip=\"{}\"", chip.name),
+        // Loops over register arrays must be unrolled whole, however long their bodies: what is not
+        // lands in scratch memory.
+        "-Cllvm-args=-unroll-threshold=5000".into(),
     ]
 }
 

@@ -1,0 +1,54 @@
+//! The matrix tile product every GEMM-like kernel is made of:
+//! `D[16 w, 16 x] += W[16 w, 32 k] · X[16 x, 32 k]ᵀ` on operands in blocks ([`shared::block`]).
+//!
+//! Each family supplies the same names. Which side is the instruction's A operand is the family's
+//! business: AMD takes W, NVIDIA takes X, so that a tile of attention scores can be fed back as an
+//! operand without a transpose.
+
+#[cfg_attr(family = "gfx9", path = "tile/gfx9.rs")]
+#[cfg_attr(family = "gfx11", path = "tile/gfx11.rs")]
+#[cfg_attr(family = "gfx12", path = "tile/gfx12.rs")]
+#[cfg_attr(family = "nvptx", path = "tile/nvptx.rs")]
+mod chip;
+
+pub use chip::{FAMILY, LANE_ROWS, Operand, acc_index, lane_row, mma_half};
+use shared::block::BLOCK_BYTES;
+use shared::frag::Frag as _;
+
+use crate::arch::{self, Mma};
+
+/// Elements of a result one lane holds.
+pub const ACC: usize = Mma::C_PER_LANE as usize;
+/// This lane's part of a result, in the order of [`acc_index`].
+pub type Acc = arch::CFrag;
+
+impl Operand {
+    /// This lane's part of the block at `block`.
+    ///
+    /// # Safety
+    ///
+    /// `block` is a 16-byte aligned block of 1024 readable bytes.
+    #[inline(always)]
+    pub unsafe fn load(block: *const u8, lane: u32) -> Self {
+        let mut rows = [block; LANE_ROWS];
+        for i in 0..LANE_ROWS {
+            // SAFETY: the first chunk column has one chunk per row, 16 bytes each.
+            rows[i] = unsafe { block.add(lane_row(lane, i) as usize * 16) };
+        }
+        // SAFETY: each pointer is the first chunk of a row of this block.
+        unsafe { Self::gather(rows, lane) }
+    }
+}
+
+/// `acc += W · Xᵀ` over all 32 k. Collective.
+#[inline(always)]
+pub fn mma(w: &Operand, x: &Operand, acc: &mut Acc) {
+    mma_half::<0>(w, x, acc);
+    mma_half::<1>(w, x, acc);
+}
+
+/// Bytes of one row tile of a tiled bf16 matrix of `steps` k steps.
+#[inline(always)]
+pub fn row_tile_bytes(steps: u32) -> usize {
+    steps as usize * BLOCK_BYTES
+}

@@ -1,0 +1,62 @@
+//! CDNA: two MFMA of 16 k, four from each chunk. A quarter of the wave holds one chunk column.
+//!
+//! gfx950 has the instruction for all 32 k at once, but LLVM types its operands as bfloat, which
+//! Rust cannot name.
+
+use shared::block::{CHUNK_STRIDE_BYTES, Family};
+use shared::frag::Frag as _;
+
+use super::Acc;
+use crate::arch::{self, Mma, Vec16, load_16};
+
+/// The family, as the host knows it.
+pub const FAMILY: Family = Family::Gfx9;
+/// Rows of a block a lane reads from.
+pub const LANE_ROWS: usize = 1;
+
+/// The row lane `lane` reads.
+#[inline(always)]
+pub fn lane_row(lane: u32, _i: usize) -> u32 {
+    lane % 16
+}
+
+/// `(w, x)` of element `i` of this lane's part of a result.
+#[inline(always)]
+pub fn acc_index(lane: u32, i: usize) -> (u32, u32) {
+    Mma::c_index(lane, i as u32)
+}
+
+/// Eight k of one row.
+#[derive(Clone, Copy)]
+pub struct Operand(Vec16);
+
+impl Operand {
+    /// All zeros.
+    pub const ZERO: Self = Self(Vec16::ZERO);
+
+    /// From chunk `lane / 16` of the row.
+    #[inline(always)]
+    pub fn from_chunks([chunk]: [Vec16; 1]) -> Self {
+        Self(chunk)
+    }
+
+    /// From the first chunk of the row the lane reads.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is the 16-byte aligned first chunk of row [`lane_row`] of a readable block.
+    #[inline(always)]
+    pub unsafe fn gather([row]: [*const u8; LANE_ROWS], lane: u32) -> Self {
+        // SAFETY: a row's four chunks lie at the chunk stride.
+        let chunk = |c: usize| unsafe { load_16(row.add(c * CHUNK_STRIDE_BYTES)) };
+        Self(chunk((lane / 16) as usize))
+    }
+}
+
+/// The first or second four k of every chunk. Callers with several accumulators interleave the
+/// halves, because the second waits for the first. Collective.
+#[inline(always)]
+pub fn mma_half<const HALF: usize>(w: &Operand, x: &Operand, acc: &mut Acc) {
+    let half = |o: &Operand| [o.0.0[2 * HALF], o.0.0[2 * HALF + 1]];
+    *acc = arch::mma(half(w), half(x), *acc);
+}

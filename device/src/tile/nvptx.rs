@@ -1,0 +1,69 @@
+//! Hopper: `mma.sync.m16n8k16` with rows of A from X and columns of B from W, four per tile product.
+//!
+//! Within 16 k the instruction's order does not matter, so a lane takes four consecutive k
+//! (8 bytes) where the documented layout has two pairs; both operands do it alike.
+
+use shared::block::{CHUNK_STRIDE_BYTES, Family};
+use shared::frag::Frag as _;
+
+use super::Acc;
+use crate::arch::{self, Mma, Vec8, load_8};
+
+/// The family, as the host knows it.
+pub const FAMILY: Family = Family::Nvptx;
+/// Rows of a block a lane reads from.
+pub const LANE_ROWS: usize = 2;
+
+/// The `i`-th row lane `lane` reads.
+#[inline(always)]
+pub fn lane_row(lane: u32, i: usize) -> u32 {
+    lane / 4 + 8 * i as u32
+}
+
+/// `(w, x)` of element `i` of this lane's part of a result.
+#[inline(always)]
+pub fn acc_index(lane: u32, i: usize) -> (u32, u32) {
+    let (x, w) = Mma::c_index(lane, i as u32);
+    (w, x)
+}
+
+/// Four k of two rows, for each half of the block's 32 k.
+#[derive(Clone, Copy)]
+pub struct Operand([[Vec8; LANE_ROWS]; 2]);
+
+impl Operand {
+    /// All zeros.
+    pub const ZERO: Self = Self([[Vec8([0; 2]); LANE_ROWS]; 2]);
+
+    /// From `[half][row]` words: bf16 pairs of four k each.
+    #[inline(always)]
+    pub fn from_words(words: [[Vec8; LANE_ROWS]; 2]) -> Self {
+        Self(words)
+    }
+
+    /// From the first chunk of each row the lane reads.
+    ///
+    /// # Safety
+    ///
+    /// Each pointer is the 16-byte aligned first chunk of row [`lane_row`] of a readable block.
+    #[inline(always)]
+    pub unsafe fn gather(rows: [*const u8; LANE_ROWS], lane: u32) -> Self {
+        let q = (lane % 4) as usize;
+        let at = q / 2 * CHUNK_STRIDE_BYTES + q % 2 * 8;
+        // SAFETY: `at` is within the row's first two chunks, and its last two follow at twice the
+        // chunk stride.
+        let load = |row: *const u8, half: usize| unsafe {
+            load_8(row.add(at + half * 2 * CHUNK_STRIDE_BYTES))
+        };
+        Self([0, 1].map(|half| rows.map(|row| load(row, half))))
+    }
+}
+
+/// The first or second 16 k of a tile product. Callers with several accumulators interleave the
+/// halves, because the second waits for the first. Collective.
+#[inline(always)]
+pub fn mma_half<const HALF: usize>(w: &Operand, x: &Operand, acc: &mut Acc) {
+    let ([x0, x1], [w0, w1]) = (x.0[HALF].map(|v| v.0), w.0[HALF].map(|v| v.0));
+    let (a, b) = ([x0[0], x1[0], x0[1], x1[1]], [w0[0], w0[1], w1[0], w1[1]]);
+    *acc = arch::mma(a, b, *acc);
+}

@@ -1,0 +1,107 @@
+//! Decoding on Hopper: pairs of bf16 by masks and one packed multiplication.
+
+use core::arch::asm;
+
+use crate::arch::Vec8;
+use crate::tile::{LANE_ROWS, Operand};
+
+/// MXFP4 words of one row a lane reads.
+pub const WORDS: usize = 1;
+
+/// Moved as one access.
+#[derive(Clone, Copy)]
+#[repr(C, align(4))]
+pub struct Aligned<T>(pub T);
+
+/// The first of them.
+#[inline(always)]
+pub fn first_word(lane: u32) -> usize {
+    (lane % 4) as usize
+}
+
+/// The operand of MXFP4 words.
+///
+/// The three magnitude bits, put at the bottom of bf16's exponent and the top of its mantissa,
+/// read as the element times 2^-126, subnormals included; one exact multiplication by
+/// 2^(scale - 1) makes it the value.
+#[inline(always)]
+pub fn fp4_operand(words: [[u32; WORDS]; LANE_ROWS], scales: [u8; LANE_ROWS]) -> Operand {
+    let rows = [0, 1].map(|row| {
+        let [word] = words[row];
+        let factor = (u32::from(scales[row]) + 126 << 7) * 0x1_0001;
+        let pair = |sign: u32, magnitude: u32| {
+            mul_bf16x2(sign & 0x8000_8000 | magnitude & 0x01c0_01c0, factor)
+        };
+        [
+            pair(word << 12, word << 6),
+            pair(word << 8, word << 2),
+            pair(word << 4, word >> 2),
+            pair(word, word >> 6),
+        ]
+    });
+    from_pairs(rows)
+}
+
+/// The operand of MXINT8 words.
+///
+/// `0x4300 | m` is the bf16 128 + m; `(128 + m) * s - 128 * s` in one rounding is exactly `m * s`.
+#[inline(always)]
+pub fn int8_operand(words: [[[u32; 2]; WORDS]; LANE_ROWS], scales: [u8; LANE_ROWS]) -> Operand {
+    let rows = [0, 1].map(|row| {
+        let [[low, high]] = words[row];
+        let scale = u32::from(scales[row]);
+        let unit = (scale - 6 << 7) * 0x1_0001;
+        let offset = (scale + 1 << 7 | 0x8000) * 0x1_0001;
+        let pair = |bytes: u32| {
+            let value = fma_bf16x2(bytes & 0x007f_007f | 0x4300_4300, unit, offset);
+            value ^ (bytes << 8 & 0x8000_8000)
+        };
+        [
+            pair(spread::<0x4140>(low)),
+            pair(spread::<0x4342>(low)),
+            pair(spread::<0x4140>(high)),
+            pair(spread::<0x4342>(high)),
+        ]
+    });
+    from_pairs(rows)
+}
+
+/// Rows of four pairs, the first two of the block's first 16 k.
+#[inline(always)]
+fn from_pairs(rows: [[u32; 4]; LANE_ROWS]) -> Operand {
+    Operand::from_words([0, 1].map(|half| rows.map(|r| Vec8([r[2 * half], r[2 * half + 1]]))))
+}
+
+#[inline(always)]
+fn mul_bf16x2(a: u32, b: u32) -> u32 {
+    let y: u32;
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!("mul.rn.bf16x2 {}, {}, {};", out(reg32) y, in(reg32) a, in(reg32) b,
+            options(pure, nomem));
+    }
+    y
+}
+
+#[inline(always)]
+fn fma_bf16x2(a: u32, b: u32, c: u32) -> u32 {
+    let y: u32;
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!("fma.rn.bf16x2 {}, {}, {}, {};", out(reg32) y, in(reg32) a, in(reg32) b,
+            in(reg32) c, options(pure, nomem));
+    }
+    y
+}
+
+/// Two bytes of `x` in the low bytes of two half-words, chosen by a `prmt` control word.
+#[inline(always)]
+fn spread<const CONTROL: u32>(x: u32) -> u32 {
+    let y: u32;
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!("prmt.b32 {}, {}, 0, {};", out(reg32) y, in(reg32) x, const CONTROL,
+            options(pure, nomem));
+    }
+    y
+}
