@@ -5,7 +5,7 @@
 //! the next. Fresh memory holds [`POISON`], a NaN in every float width and an absurd index.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 /// The 16-bit pattern, repeated, that fresh memory holds: a NaN as f16, bf16, f32 and f64.
@@ -17,6 +17,10 @@ const GAP: usize = 64 << 10;
 /// Allocations at least this large get their poison from a shared copy-on-write mapping, so that
 /// memory nobody touches is never committed.
 const SHARED_POISON: usize = 16 << 20;
+
+/// Where the next allocation goes. It only grows, so that an address is not handed out twice and a
+/// use after free is one for as long as the process lives; and runs see the same addresses.
+static NEXT_ADDRESS: AtomicUsize = AtomicUsize::new(0x1000_0000_0000);
 
 /// Whose memory an allocation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -336,8 +340,15 @@ fn map(bytes: usize) -> Result<(NonNull<libc::c_void>, usize), MemoryError> {
     };
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: an anonymous mapping at an address of the system's choosing disturbs nothing.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), total, protection, flags, -1, 0) };
+    let fresh = NEXT_ADDRESS.fetch_add(total, Ordering::Relaxed) as *mut libc::c_void;
+    // SAFETY: an anonymous mapping that replaces no other disturbs nothing.
+    let mut start =
+        unsafe { libc::mmap(fresh, total, protection, flags | libc::MAP_FIXED_NOREPLACE, -1, 0) };
+    if start == libc::MAP_FAILED {
+        // Taken or out of range: anywhere will do.
+        // SAFETY: as above, at an address of the system's choosing.
+        start = unsafe { libc::mmap(std::ptr::null_mut(), total, protection, flags, -1, 0) };
+    }
     match NonNull::new(start) {
         Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok((start, total)),
         _ => Err(refused),
@@ -413,6 +424,15 @@ mod tests {
             assert!(got.iter().enumerate().all(|(i, &b)| b == expected[i % 2]), "{bytes} bytes");
             memory.free(base).unwrap();
         }
+    }
+
+    #[test]
+    fn a_freed_address_does_not_come_back() {
+        let memory = Memory::new();
+        let first = memory.allocate(Owner::Device(0), 4096).unwrap();
+        memory.free(first).unwrap();
+        let second = memory.allocate(Owner::Device(0), 4096).unwrap();
+        assert_ne!(first, second);
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn a_stream_runs_its_work_in_order() {
 
 #[test]
 fn streams_of_a_device_run_at_the_same_time() {
-    let hip = hip_on(0);
+    let hip = hip_on(1);
     let (held, free, log) = (hip.stream(), hip.stream(), log());
     let gate = Gate::close(hip, held);
     log.note(hip, held, 2);
@@ -43,10 +43,10 @@ fn streams_of_a_device_run_at_the_same_time() {
 
 #[test]
 fn an_event_holds_a_stream_of_another_device() {
-    let hip = hip_on(1);
+    let hip = hip_on(2);
     let (first, event) = (hip.stream(), hip.event());
     let source = hip.upload(&[0; 4]);
-    hip.hipSetDevice(2).unwrap();
+    hip.hipSetDevice(17).unwrap();
     let second = hip.stream();
     let target = hip.upload(&[0; 4]);
     let gate = Gate::close(hip, first);
@@ -54,7 +54,7 @@ fn an_event_holds_a_stream_of_another_device() {
     hip.hipEventRecord(event, first).unwrap();
     hip.hipMemsetD32Async(source, 8, 4, first).unwrap();
     hip.hipStreamWaitEvent(second, event, 0).unwrap();
-    hip.hipMemcpyPeerAsync(target, 2, source, 1, 16, second).unwrap();
+    hip.hipMemcpyPeerAsync(target, 17, source, 2, 16, second).unwrap();
     assert_eq!(hip.hipEventQuery(event), Err(NOT_READY));
     assert_eq!(hip.hipStreamQuery(second), Err(NOT_READY));
     gate.open();
@@ -68,7 +68,7 @@ fn an_event_holds_a_stream_of_another_device() {
 
 #[test]
 fn a_wait_is_for_the_record_before_it() {
-    let hip = hip_on(1);
+    let hip = hip_on(3);
     let (first, second, event, log) = (hip.stream(), hip.stream(), hip.event(), log());
     hip.hipEventRecord(event, first).unwrap();
     hip.hipStreamWaitEvent(second, event, 0).unwrap();
@@ -83,7 +83,7 @@ fn a_wait_is_for_the_record_before_it() {
 
 #[test]
 fn an_event_that_was_never_recorded_holds_nothing() {
-    let hip = hip_on(1);
+    let hip = hip_on(4);
     let (stream, event) = (hip.stream(), hip.event());
     hip.hipEventQuery(event).unwrap();
     hip.hipEventSynchronize(event).unwrap();
@@ -93,7 +93,7 @@ fn an_event_that_was_never_recorded_holds_nothing() {
 
 #[test]
 fn elapsed_time_needs_two_timed_events_that_have_ended() {
-    let hip = hip_on(3);
+    let hip = hip_on(5);
     let (stream, start, stop) = (hip.stream(), hip.event(), hip.event());
     let mut milliseconds = f32::NAN;
     let elapsed = |stop, milliseconds: &mut f32| hip.hipEventElapsedTime(milliseconds, start, stop);
@@ -115,7 +115,7 @@ fn elapsed_time_needs_two_timed_events_that_have_ended() {
 
 #[test]
 fn the_null_stream_waits_for_blocking_streams_and_they_for_it() {
-    let hip = hip_on(8);
+    let hip = hip_on(6);
     let (before, after, apart, log) = (hip.stream(), hip.stream(), hip.stream_with(1), log());
     let gate = Gate::close(hip, before);
     log.note(hip, before, 1);
@@ -132,7 +132,7 @@ fn the_null_stream_waits_for_blocking_streams_and_they_for_it() {
 
 #[test]
 fn synchronising_the_device_waits_for_every_stream() {
-    let hip = hip_on(9);
+    let hip = hip_on(7);
     let log = log();
     for number in 0..8 {
         log.note(hip, hip.stream_with(number % 2), number as usize);
@@ -145,7 +145,7 @@ fn synchronising_the_device_waits_for_every_stream() {
 
 #[test]
 fn a_destroyed_stream_ends_its_work() {
-    let hip = hip_on(9);
+    let hip = hip_on(8);
     let (stream, event, log) = (hip.stream(), hip.event(), log());
     let gate = Gate::close(hip, stream);
     log.note(hip, stream, 1);
@@ -174,7 +174,7 @@ fn a_pageable_source_may_change_once_the_call_has_returned() {
 
 #[test]
 fn a_pinned_source_is_read_in_stream_order() {
-    let hip = hip_on(9);
+    let hip = hip_on(10);
     let stream = hip.stream_with(1);
     let (target, mut pinned) = (hip.malloc(16), 0);
     hip.hipHostMalloc(&mut pinned, 16, 0).unwrap();
@@ -188,7 +188,7 @@ fn a_pinned_source_is_read_in_stream_order() {
 
 #[test]
 fn freeing_in_stream_order_comes_after_the_last_use() {
-    let hip = hip_on(10);
+    let hip = hip_on(11);
     let stream = hip.stream();
     let kept = hip.malloc(16);
     let mut pointer = 0;
@@ -235,7 +235,7 @@ fn instantiate(hip: &Hip, graph: Handle) -> Handle {
 
 #[test]
 fn a_replayed_capture_does_what_the_calls_do() {
-    let hip = hip_on(11);
+    let hip = hip_on(12);
     let (main, side, log) = (hip.stream(), hip.stream(), log());
     let poison = [0xabab_abab; 4];
     let buffers = || [hip.upload(&poison), hip.upload(&poison), hip.upload(&poison)];
@@ -272,7 +272,7 @@ fn a_replayed_capture_does_what_the_calls_do() {
 
 #[test]
 fn captured_streams_run_at_the_same_time_in_the_replay() {
-    let hip = hip_on(12);
+    let hip = hip_on(13);
     let (main, side, log) = (hip.stream(), hip.stream(), log());
     let (forked, joined) = (hip.event(), hip.event());
     hip.hipStreamBeginCapture(main, RELAXED).unwrap();
@@ -295,7 +295,7 @@ fn captured_streams_run_at_the_same_time_in_the_replay() {
 
 #[test]
 fn an_update_takes_new_parameters_and_refuses_a_new_shape() {
-    let hip = hip_on(12);
+    let hip = hip_on(14);
     let stream = hip.stream();
     let target = hip.upload(&[0; 4]);
     let capture = |fills: &[i32]| {
@@ -319,7 +319,7 @@ fn an_update_takes_new_parameters_and_refuses_a_new_shape() {
 
 #[test]
 fn what_a_capture_cannot_hold_spoils_it() {
-    let hip = hip_on(13);
+    let hip = hip_on(15);
     let (stream, other, event) = (hip.stream(), hip.stream(), hip.event());
     let begin = || hip.hipStreamBeginCapture(stream, RELAXED).unwrap();
 
@@ -354,13 +354,13 @@ fn what_a_capture_cannot_hold_spoils_it() {
 
 #[test]
 fn a_thread_that_captures_may_not_allocate() {
-    let hip = hip_on(14);
+    let hip = hip_on(16);
     let stream = hip.stream();
     hip.hipStreamBeginCapture(stream, THREAD_LOCAL).unwrap();
     let mut pointer = 0;
     assert_eq!(hip.hipMalloc(&mut pointer, 16), Err(CAPTURE_UNSUPPORTED));
     assert_eq!(hip.hipDeviceSynchronize(), Err(CAPTURE_UNSUPPORTED));
-    let elsewhere = std::thread::spawn(|| hip_on(15).malloc(16)).join();
+    let elsewhere = std::thread::spawn(|| hip_on(18).malloc(16)).join();
     assert!(elsewhere.is_ok());
     let graph = end_capture(hip, stream).unwrap();
     hip.hipGraphLaunch(instantiate(hip, graph), stream).unwrap();

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use libloading::Library;
 
 /// Devices of the emulated machine: enough that every test has its own.
-pub const DEVICES: usize = 16;
+pub const DEVICES: usize = 20;
 pub const CHIP: &str = "gfx1100";
 pub const MEMORY: usize = 256 << 20;
 
