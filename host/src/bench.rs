@@ -1,5 +1,6 @@
-//! Measurements: how long device work takes, and the ceilings to compare it with.
+//! Measurements: how long work takes, and the ceilings to compare it with.
 
 pub mod ceiling;
+pub mod cpu;
 pub mod cublas;
 pub mod device;

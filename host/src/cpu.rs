@@ -11,7 +11,7 @@ mod kv;
 mod matmul;
 mod moe;
 mod sequences;
-mod simd;
+pub(crate) mod simd;
 
 use std::sync::Arc;
 
@@ -137,6 +137,12 @@ impl CpuEngine {
     /// Threads in use.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
+    }
+
+    /// Runs `work` on the engine's threads.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce(Level) -> R + Send) -> R {
+        let level = self.level;
+        self.pool.install(|| work(level))
     }
 
     fn len(&self, seq: SeqId) -> Option<(usize, usize)> {

@@ -61,7 +61,7 @@ pub fn sample(logits: &[f32], sampling: &Sampling, position: u64) -> Result<u32,
     let weights: Vec<u64> = logits.iter().map(|&x| weight(x)).collect();
     let nucleus = nucleus(&weights, sampling.top_p);
     let random = u128::from(shared::philox::token_bits(sampling.seed, position));
-    let target = (random * u128::from(nucleus.mass) >> 64) as u64;
+    let target = ((random * u128::from(nucleus.mass)) >> 64) as u64;
     let mut sum = 0;
     for (id, &weight) in weights.iter().enumerate() {
         if nucleus.holds(id, weight) {

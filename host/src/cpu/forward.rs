@@ -11,7 +11,7 @@ use super::moe::{Routes, swiglu};
 use super::sequences::Sequences;
 use super::simd::{LANES, Level, sum_lanes};
 use crate::engine::{EngineError, SeqId};
-use crate::model::{Dtype, Layer, Matrix, Weights};
+use crate::model::{Layer, Weights};
 use crate::rope;
 
 /// One token of a step.
@@ -105,7 +105,8 @@ impl Forward {
         let hidden = config.hidden_size;
         let x = sized(&mut self.x, rows.len() * hidden);
         for (x, row) in x.chunks_exact_mut(hidden).zip(rows) {
-            decode_row(&weights.embedding, row.token as usize, x);
+            let token = row.token as usize;
+            weights.embedding.decode_rows(token..token + 1, x);
         }
         for (index, layer) in weights.layers.iter().enumerate() {
             self.qkv(config, layer, rows);
@@ -332,23 +333,5 @@ fn rms_norm(x: &[f32], scale: &[f32], eps: f32, to: &mut [f32]) {
     let factor = 1.0 / (sum_lanes(sums) / x.len() as f32 + eps).sqrt();
     for ((to, x), scale) in to.iter_mut().zip(x).zip(scale) {
         *to = x * factor * scale;
-    }
-}
-
-/// Row `row` of `matrix` as f32.
-fn decode_row(matrix: &Matrix, row: usize, to: &mut [f32]) {
-    let size = matrix.dtype.size();
-    let bytes = &matrix.data[row * matrix.cols * size..][..matrix.cols * size];
-    match matrix.dtype {
-        Dtype::F32 => {
-            for (to, x) in to.iter_mut().zip(bytes.as_chunks().0) {
-                *to = f32::from_le_bytes(*x);
-            }
-        }
-        Dtype::Bf16 => {
-            for (to, x) in to.iter_mut().zip(bytes.as_chunks().0) {
-                *to = shared::bf16::to_f32(u16::from_le_bytes(*x));
-            }
-        }
     }
 }

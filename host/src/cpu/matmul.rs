@@ -5,6 +5,8 @@
 //! weights it is one accumulator per output, inputs in order.) That order is the whole contract:
 //! tiles, threads and rows that share a pass cannot change a bit.
 
+#![allow(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
+
 use std::marker::PhantomData;
 use std::ops::Range;
 
