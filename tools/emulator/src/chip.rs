@@ -60,6 +60,13 @@ impl Chip {
         }
     }
 
+    /// The LLVM processor name of code that runs on all chips of its family.
+    pub const fn generic_name(self) -> &'static str {
+        match self {
+            Chip::Gfx1100 | Chip::Gfx1151 => "gfx11-generic",
+        }
+    }
+
     /// What a runtime reports about this chip.
     pub const fn properties(self) -> Properties {
         let rdna3 = Properties {

@@ -50,8 +50,6 @@ pub enum FaultKind {
     },
     /// A wave issued more instructions than [`Options::instruction_limit`](crate::Options).
     InstructionLimit(u64),
-    /// All remaining waves of a workgroup wait for something that cannot come.
-    Deadlock,
     /// Checker: a value nobody has written was used.
     Uninitialised(String),
     /// Checker: two waves touched the same bytes without a barrier in between.
@@ -84,7 +82,6 @@ impl fmt::Display for FaultKind {
             FaultKind::InstructionLimit(limit) => {
                 write!(f, "a wave issued more than {limit} instructions")
             }
-            FaultKind::Deadlock => f.write_str("deadlock: no wave of the workgroup can continue"),
             FaultKind::Uninitialised(what) => write!(f, "uninitialised read: {what}"),
             FaultKind::Race(what) => write!(f, "race: {what}"),
             FaultKind::MissingWait(what) => write!(f, "missing wait: {what}"),

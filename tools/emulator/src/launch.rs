@@ -1,9 +1,14 @@
 //! Running one kernel over a grid.
 
-use crate::code::CodeImage;
+mod arguments;
+mod dispatch;
+
+use crate::code::{CodeImage, Kernel, Start};
 use crate::counters::Counters;
 use crate::fault::Fault;
 use crate::memory::Memory;
+
+pub(crate) use dispatch::Dispatch;
 
 /// One kernel launch.
 #[derive(Clone, Debug)]
@@ -86,12 +91,52 @@ pub enum LaunchError {
 /// [`LaunchError::Invalid`] when grid, block, LDS or arguments do not fit the kernel,
 /// [`LaunchError::Fault`] with the first fault in workgroup order among those that occurred.
 pub fn launch(
-    _memory: &Memory,
+    memory: &Memory,
     launch: &Launch<'_>,
-    _options: &Options,
+    options: &Options,
 ) -> Result<Counters, LaunchError> {
-    match launch.code.kernel(launch.kernel) {
-        Some(_) => Ok(Counters::default()),
-        None => Err(LaunchError::Invalid(format!("no kernel named `{}`", launch.kernel))),
+    let code = launch.code;
+    let (Some(kernel), Some(start)) = (code.kernel(launch.kernel), code.start(launch.kernel))
+    else {
+        return Err(LaunchError::Invalid(format!("no kernel named `{}`", launch.kernel)));
+    };
+    validate(launch, kernel, start).map_err(LaunchError::Invalid)?;
+    let dispatch =
+        Dispatch::new(memory, launch, kernel, start, options).map_err(LaunchError::Invalid)?;
+    dispatch.run().map_err(|fault| LaunchError::Fault(Box::new(fault)))
+}
+
+/// Refuses what the kernel or the chip cannot take.
+fn validate(launch: &Launch<'_>, kernel: &Kernel, start: &Start) -> Result<(), String> {
+    let name = &kernel.name;
+    if launch.grid.contains(&0) || launch.block.contains(&0) {
+        return Err(format!(
+            "{name}: grid {:?} or block {:?} has a zero",
+            launch.grid, launch.block
+        ));
     }
+    let threads = launch.block.iter().map(|&n| u64::from(n)).product::<u64>();
+    if threads > u64::from(kernel.max_threads) {
+        let most = kernel.max_threads;
+        return Err(format!("{name}: block of {threads} threads, the kernel allows {most}"));
+    }
+    if let Some(required) = start.metadata.reqd_workgroup_size
+        && required != launch.block
+    {
+        return Err(format!("{name}: block {:?}, the kernel requires {required:?}", launch.block));
+    }
+    let lds = u64::from(kernel.lds_bytes) + u64::from(launch.dynamic_lds);
+    let most = launch.code.chip().properties().lds_bytes;
+    if lds > u64::from(most) {
+        return Err(format!("{name}: {lds} bytes of LDS, the chip has {most}"));
+    }
+    let given = launch.kernarg.len();
+    let needed = kernel.arguments.iter().map(|arg| arg.offset + arg.size).max().unwrap_or(0);
+    if given < needed || given > kernel.kernarg_bytes.next_multiple_of(16) {
+        return Err(format!("{name}: {given} bytes of arguments, the kernel takes {needed}"));
+    }
+    if kernel.wave_size != 32 {
+        return Err(format!("{name}: wave size {}, only 32 is emulated", kernel.wave_size));
+    }
+    Ok(())
 }

@@ -8,8 +8,10 @@
 pub mod chip;
 pub mod code;
 pub mod counters;
+mod exec;
 pub mod fault;
 pub mod hip;
+mod isa;
 pub mod launch;
 pub mod memory;
 

@@ -102,9 +102,19 @@ impl Drop for Region {
 }
 
 impl Region {
+    /// Memory that somebody else keeps mapped.
+    pub(crate) fn borrowed(allocation: Allocation) -> Region {
+        Region { allocation, mapping: None, written: None }
+    }
+
     pub(crate) fn contains(&self, address: u64, bytes: usize) -> bool {
         let offset = address.wrapping_sub(self.allocation.base);
         offset <= self.allocation.len as u64 && bytes as u64 <= self.allocation.len as u64 - offset
+    }
+
+    /// Whether it records which bytes have been written.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.written.is_some()
     }
 
     /// Records that `bytes` at `address` have been written.
@@ -184,7 +194,7 @@ impl Memory {
     /// `address` has returned and every launch begun before then has ended.
     pub unsafe fn register(&self, address: u64, bytes: usize) {
         let allocation = Allocation { base: address, len: bytes, owner: Owner::HostPinned };
-        self.insert(Region { allocation, mapping: None, written: None });
+        self.insert(Region::borrowed(allocation));
     }
 
     /// Frees the allocation that starts at `address`.

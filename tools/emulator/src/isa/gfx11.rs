@@ -1,0 +1,8 @@
+//! RDNA3 and RDNA3.5: encodings.
+
+mod decode;
+mod mem;
+mod sop;
+mod vop;
+
+pub use decode::decode;
