@@ -1,6 +1,7 @@
 //! The command line: what may be typed, with types. What it does is in the modules below.
 
 mod args;
+mod codegen;
 mod console;
 mod decode;
 mod doctor;
@@ -30,6 +31,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Codegen(codegen::Args),
     Decode(decode::Args),
     Doctor(doctor::Args),
     Export(export::Args),
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Codegen(args) => codegen::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Export(args) => export::run(&args),

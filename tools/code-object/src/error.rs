@@ -6,7 +6,7 @@
 pub enum CodeObjectError {
     /// The ELF structure itself does not hold together.
     #[error("not a well-formed ELF file: {0}")]
-    Elf(#[from] object::read::Error),
+    Elf(String),
     /// A well-formed ELF file for another machine.
     #[error("ELF machine {0} is not AMDGPU (224)")]
     Machine(u16),
@@ -48,7 +48,7 @@ pub enum CodeObjectError {
     NoMetadata,
     /// The note is not MessagePack.
     #[error("metadata note: {0}")]
-    MessagePack(#[from] rmpv::decode::Error),
+    MessagePack(String),
     /// A metadata key is absent.
     #[error("metadata of {of}: no `{key}`")]
     MissingKey {
@@ -98,4 +98,16 @@ pub enum CodeObjectError {
         /// What is there, comma-separated.
         present: String,
     },
+}
+
+impl From<object::read::Error> for CodeObjectError {
+    fn from(error: object::read::Error) -> CodeObjectError {
+        CodeObjectError::Elf(error.to_string())
+    }
+}
+
+impl From<rmpv::decode::Error> for CodeObjectError {
+    fn from(error: rmpv::decode::Error) -> CodeObjectError {
+        CodeObjectError::MessagePack(error.to_string())
+    }
 }

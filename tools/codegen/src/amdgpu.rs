@@ -6,6 +6,7 @@ use crate::Launch;
 use crate::classify::{Context, classify};
 use crate::disasm::{DisasmError, Disassembler, Instruction};
 use crate::flow::Flow;
+use crate::mix::Space;
 use crate::occupancy::{Demand, occupancy};
 use crate::report::{Body, KernelReport, Resources, main_loop};
 
@@ -29,17 +30,23 @@ fn report(
     let compiled_for = metadata.reqd_workgroup_size.map_or(metadata.max_flat_workgroup_size, |s| {
         s.iter().copied().fold(1, u32::saturating_mul)
     });
-    let workgroup_size = launch.map_or(compiled_for, |launch| launch.workgroup_size);
-    let dynamic_lds_bytes = launch.map_or(0, |launch| launch.dynamic_lds_bytes);
+    let workgroup_size = launch.and_then(|launch| launch.workgroup_size).unwrap_or(compiled_for);
+    let (body, calls) = body(object, kernel)?;
+    let mix = body.mix();
+    let dynamic_lds_bytes = match launch {
+        Some(launch) => Some(launch.dynamic_lds_bytes),
+        // LDS is used and none is declared: the launch brings it.
+        None if metadata.group_segment_fixed_size == 0 && mix.touches(Space::Lds) => None,
+        None => Some(0),
+    };
     let demand = Demand {
         vgprs: metadata.vgpr_count,
         sgprs: metadata.sgpr_count,
-        lds_bytes: metadata.group_segment_fixed_size.saturating_add(dynamic_lds_bytes),
+        lds_bytes: metadata.group_segment_fixed_size.saturating_add(dynamic_lds_bytes.unwrap_or(0)),
         workgroup: workgroup_size,
         wavefront: metadata.wavefront_size,
         wgp_mode: metadata.workgroup_processor_mode,
     };
-    let (body, calls) = body(object, kernel)?;
     let loops = body.loops();
     Ok(KernelReport {
         name: kernel.name().to_owned(),
@@ -60,7 +67,7 @@ fn report(
         occupancy: occupancy(&object.chip, &demand),
         code_bytes: Some(kernel.code.end - kernel.code.start),
         calls,
-        mix: body.mix(),
+        mix,
         main_loop: main_loop(&loops),
         loops,
     })

@@ -11,12 +11,12 @@ use crate::disasm::DisasmError;
 #[non_exhaustive]
 pub enum CodegenError {
     /// A file or directory cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Io {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A file is neither a code object, nor a bundle, nor PTX.
     #[error("{}: not an AMDGPU code object, a clang offload bundle or PTX", path.display())]
@@ -25,12 +25,12 @@ pub enum CodegenError {
         path: PathBuf,
     },
     /// A code object or bundle is damaged.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {reason}", path.display())]
     CodeObject {
         /// Which.
         path: PathBuf,
         /// What is wrong.
-        source: CodeObjectError,
+        reason: CodeObjectError,
     },
     /// A PTX file is damaged.
     #[error("{}: {problem}", path.display())]

@@ -41,7 +41,7 @@ pub(crate) fn read(
         let directory = input.is_dir();
         let files = if directory { list(input)? } else { vec![input.clone()] };
         for path in files {
-            let bytes = fs::read(&path).map_err(|source| io(&path, source))?;
+            let bytes = fs::read(&path).map_err(|reason| io(&path, reason))?;
             match content(&path, &bytes) {
                 Some(content) => kernels.extend(read_file(&path, &bytes, &content, launches)?),
                 None if directory => {}
@@ -52,16 +52,16 @@ pub(crate) fn read(
     Ok(kernels)
 }
 
-fn io(path: &Path, source: std::io::Error) -> CodegenError {
-    CodegenError::Io { path: path.to_owned(), source }
+fn io(path: &Path, reason: std::io::Error) -> CodegenError {
+    CodegenError::Io { path: path.to_owned(), reason }
 }
 
 /// The files of a directory, sorted by name.
 fn list(directory: &Path) -> Result<Vec<PathBuf>, CodegenError> {
-    let entries = directory.read_dir().map_err(|source| io(directory, source))?;
+    let entries = directory.read_dir().map_err(|reason| io(directory, reason))?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|source| io(directory, source))?.path();
+        let path = entry.map_err(|reason| io(directory, reason))?.path();
         if path.is_file() {
             files.push(path);
         }
@@ -76,7 +76,7 @@ fn read_file(
     content: &Content,
     launches: &[Launch],
 ) -> Result<Vec<KernelReport>, CodegenError> {
-    let damaged = |source| CodegenError::CodeObject { path: path.to_owned(), source };
+    let damaged = |reason| CodegenError::CodeObject { path: path.to_owned(), reason };
     let file = path.display().to_string();
     let objects = match content {
         Content::Ptx => {

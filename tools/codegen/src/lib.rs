@@ -47,8 +47,8 @@ pub struct Options {
 pub struct Launch {
     /// The kernel's name.
     pub kernel: String,
-    /// Work-items of a workgroup.
-    pub workgroup_size: u32,
+    /// Work-items of a workgroup; `None` for the size it was compiled for.
+    pub workgroup_size: Option<u32>,
     /// LDS of a workgroup in bytes, beyond what the code object declares.
     pub dynamic_lds_bytes: u32,
 }

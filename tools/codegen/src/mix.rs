@@ -228,6 +228,12 @@ impl Mix {
         self.classes.get(&class).copied().unwrap_or(0)
     }
 
+    /// Whether any instruction reads or writes a memory.
+    pub fn touches(&self, space: Space) -> bool {
+        let moves = |operation| !matches!(operation, Operation::Permute | Operation::Cache);
+        self.accesses.keys().any(|access| access.space == space && moves(access.operation))
+    }
+
     /// The accesses of one memory and operation, widest first.
     pub fn widths(&self, space: Space, operation: Operation) -> Vec<(Access, u32)> {
         let mut widths: Vec<_> = self

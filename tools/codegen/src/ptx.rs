@@ -23,6 +23,8 @@ pub(crate) fn kernels(
 ) -> Result<Vec<KernelReport>, &'static str> {
     let text = without_comments(text);
     let chip = directive(&text, ".target").ok_or("no .target directive")?;
+    // sm_90a is sm_90 with the instructions that no later chip promises to have.
+    let chip = chip.trim_end_matches(['a', 'f']);
     let mut kernels = Vec::new();
     let mut rest = text.as_str();
     while let Some(at) = rest.find(".entry") {
@@ -33,7 +35,7 @@ pub(crate) fn kernels(
         let open = rest.find('{').ok_or("an .entry without a body")?;
         let size = body_size(&rest[open..]).ok_or("an .entry whose body does not end")?;
         let (head, body) = (&rest[..open], &rest[open..open + size]);
-        kernels.push(report(name, &chip, file, head, body, launches));
+        kernels.push(report(name, chip, file, head, body, launches));
         rest = &rest[open + size..];
     }
     Ok(kernels)
@@ -76,7 +78,7 @@ fn report(
         file: file.to_owned(),
         wavefront_size: WARP,
         workgroup_size: launch
-            .map(|launch| launch.workgroup_size)
+            .and_then(|launch| launch.workgroup_size)
             .or(declared)
             .unwrap_or(MAX_WORKGROUP),
         resources: None,
@@ -282,7 +284,7 @@ mod tests {
 
     const MODULE: &str = r"
 .version 7.8
-.target sm_90, debug
+.target sm_90a, debug
 .address_size 64 // comment with .entry in it
 .visible .entry gemm(
     .param .u64 gemm_param_0

@@ -59,8 +59,8 @@ pub struct Resources {
     pub sgpr: u32,
     /// Static LDS of a workgroup in bytes.
     pub lds_bytes: u32,
-    /// LDS that the launch adds, where the caller said so.
-    pub dynamic_lds_bytes: u32,
+    /// LDS that the launch adds; `None` when there is some and the caller did not say how much.
+    pub dynamic_lds_bytes: Option<u32>,
     /// Scratch of a lane in bytes.
     pub scratch_bytes: u32,
     /// VGPRs spilled to scratch.
@@ -151,7 +151,10 @@ impl KernelReport {
             add("VGPR", resources.vgpr.into());
             add("AGPR", resources.agpr.into());
             add("SGPR", resources.sgpr.into());
-            add("LDS bytes", (resources.lds_bytes + resources.dynamic_lds_bytes).into());
+            add(
+                "LDS bytes",
+                (resources.lds_bytes + resources.dynamic_lds_bytes.unwrap_or(0)).into(),
+            );
             add("scratch bytes", resources.scratch_bytes.into());
             add("VGPR spills", resources.vgpr_spills.into());
             add("SGPR spills", resources.sgpr_spills.into());

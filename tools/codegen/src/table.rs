@@ -95,15 +95,23 @@ fn kernel(text: &mut String, kernels: &[KernelReport]) {
     table.add(
         "LDS bytes",
         resource(|r| match r.dynamic_lds_bytes {
-            0 => r.lds_bytes.to_string(),
-            dynamic => format!("{}+{dynamic}", r.lds_bytes),
+            None => format!("{}+?", r.lds_bytes),
+            Some(0) => r.lds_bytes.to_string(),
+            Some(dynamic) => format!("{}+{dynamic}", r.lds_bytes),
         }),
     );
     table.add("scratch bytes", resource(|r| r.scratch_bytes.to_string()));
     table.add("spills (VGPR+SGPR)", resource(|r| format!("{}+{}", r.vgpr_spills, r.sgpr_spills)));
     let each = |cell: fn(&KernelReport) -> String| kernels.iter().map(cell).collect::<Vec<_>>();
     table.add("workgroup", each(|k| k.workgroup_size.to_string()));
-    table.add("waves/SIMD", each(|k| k.occupancy.as_ref().map_or("-".to_owned(), occupancy_cell)));
+    table.add(
+        "waves/SIMD",
+        each(|k| {
+            let unknown = k.resources.is_some_and(|r| r.dynamic_lds_bytes.is_none());
+            let cell = k.occupancy.as_ref().map_or("-".to_owned(), occupancy_cell);
+            if unknown { format!("<={cell}") } else { cell }
+        }),
+    );
     table.add("code bytes", each(|k| k.code_bytes.map_or("-".to_owned(), |b| b.to_string())));
     table.add_if_any("calls", each(|k| k.calls.to_string()));
     let whole: Vec<_> = kernels.iter().map(|kernel| Some(&kernel.mix)).collect();

@@ -26,8 +26,12 @@ fn the_table_is_as_recorded() {
     let options = Options {
         kernels: vec!["tile".to_owned(), "shuffle".to_owned()],
         launches: vec![
-            Launch { kernel: "tile".to_owned(), workgroup_size: 64, dynamic_lds_bytes: 0 },
-            Launch { kernel: "shuffle".to_owned(), workgroup_size: 64, dynamic_lds_bytes: 256 },
+            Launch { kernel: "tile".to_owned(), workgroup_size: Some(64), dynamic_lds_bytes: 0 },
+            Launch {
+                kernel: "shuffle".to_owned(),
+                workgroup_size: Some(64),
+                dynamic_lds_bytes: 256,
+            },
         ],
         all_loops: true,
         ..options()
