@@ -25,6 +25,8 @@ pub mod axpy;
 pub mod histogram;
 pub mod linear;
 pub mod mma_probe;
+pub mod moe;
+pub mod moe_product;
 pub mod product;
 pub mod rmsnorm;
 pub mod scan;

@@ -9,10 +9,11 @@ use crate::launch::Kernel;
 
 pub mod basics;
 pub mod linear;
+pub mod moe;
 
 /// Every kernel.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    [basics::TABLE, linear::TABLE].into_iter().flatten().copied()
+    [basics::TABLE, linear::TABLE, moe::TABLE, moe::PRODUCTS].into_iter().flatten().copied()
 }
 
 #[cfg(test)]

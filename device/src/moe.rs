@@ -1,0 +1,230 @@
+//! Mixture of experts: which tokens go to which expert, and the weighted sum that comes back.
+//!
+//! Deterministic throughout: ties go to the lowest expert, the sort is stable, and the sum over a
+//! token's experts runs in the order of their rank. The only atomics count integers in workgroup
+//! memory.
+
+use shared::kernels::moe::*;
+
+use crate::arch::{
+    WAVE, atomic_add, exp, group_reduce, lane, rcp, shuffle_xor, thread_id, workgroup_barrier,
+    workgroup_id_x, workgroup_id_y, workgroup_memory,
+};
+
+const _: moe_route::Signature = moe_route;
+const _: moe_sort::Signature = moe_sort;
+const _: moe_combine::Signature = moe_combine;
+
+/// A logit and its expert; the better of two has the larger logit, or the lower index.
+#[derive(Clone, Copy)]
+struct Choice {
+    logit: f32,
+    expert: u32,
+}
+
+impl Choice {
+    const NONE: Self = Self { logit: f32::NEG_INFINITY, expert: u32::MAX };
+
+    #[inline(always)]
+    fn beats(self, other: Self) -> bool {
+        self.logit > other.logit || self.logit == other.logit && self.expert < other.expert
+    }
+
+    #[inline(always)]
+    fn better(self, other: Self) -> Self {
+        if other.beats(self) { other } else { self }
+    }
+
+    /// The best of the wave, in every lane. Collective.
+    #[inline(always)]
+    fn best_of_wave(mut self) -> Self {
+        macro_rules! step {
+            ($($mask:literal)*) => {$(
+                if $mask < WAVE {
+                    const MASK: u32 = $mask % WAVE;
+                    self = self.better(Self {
+                        logit: f32::from_bits(shuffle_xor::<MASK>(self.logit.to_bits())),
+                        expert: shuffle_xor::<MASK>(self.expert),
+                    });
+                }
+            )*};
+        }
+        step!(1 2 4 8 16 32);
+        self
+    }
+}
+
+/// The kernel; shapes are in the table.
+///
+/// # Safety
+///
+/// The launch contract of the table; `top_k <= experts` and at most [`MAX_TOP_K`].
+#[unsafe(no_mangle)]
+pub unsafe extern "gpu-kernel" fn moe_route(
+    logits: *const f32,
+    ids: *mut u32,
+    weights: *mut f32,
+    experts: u32,
+    top_k: u32,
+) {
+    let row = workgroup_id_x() as usize;
+    // SAFETY: row is below the grid's size.
+    let logits = unsafe { logits.add(row * experts as usize) };
+    let mut last = Choice { logit: f32::INFINITY, expert: 0 };
+    // Lane k keeps the k-th choice.
+    let mut mine = Choice::NONE;
+    for rank in 0..top_k {
+        let mut best = Choice::NONE;
+        let mut expert = lane();
+        while expert < experts {
+            // SAFETY: expert < experts.
+            let this = Choice { logit: unsafe { *logits.add(expert as usize) }, expert };
+            if (rank == 0 || last.beats(this)) && this.beats(best) {
+                best = this;
+            }
+            expert += WAVE;
+        }
+        last = best.best_of_wave();
+        if lane() == rank {
+            mine = last;
+        }
+    }
+    // Softmax over the choices: every lane past top_k adds exp(-inf) = 0.
+    let top = group_reduce::<32>(mine.logit, crate::arch::max);
+    let e = if lane() < top_k { exp(mine.logit - top) } else { 0.0 };
+    let sum = group_reduce::<32>(e, |a, b| a + b);
+    if lane() < top_k {
+        let at = row * top_k as usize + lane() as usize;
+        // SAFETY: lane < top_k.
+        unsafe {
+            // With NaN logits nothing was chosen: stay in range, the NaN itself is found later.
+            *ids.add(at) = mine.expert.min(experts - 1);
+            *weights.add(at) = e * rcp(sum);
+        }
+    }
+}
+
+/// Threads of a workgroup of the sort.
+const THREADS: u32 = moe_sort::threads(WAVE);
+
+/// The kernel; shapes are in the table. Each workgroup places one expert's assignments, counting
+/// everybody's to know where they begin: reading the ids again is cheaper than a second launch.
+///
+/// # Safety
+///
+/// The launch contract of the table; every id is below `experts`, which is at most
+/// [`MAX_EXPERTS`].
+#[unsafe(no_mangle)]
+pub unsafe extern "gpu-kernel" fn moe_sort(
+    ids: *const u32,
+    assignment_of: *mut u32,
+    slot_of: *mut u32,
+    tiles: *mut u32,
+    num_tiles: *mut u32,
+    assignments: u32,
+    experts: u32,
+    tile_slots: u32,
+) {
+    let (me, thread) = (workgroup_id_x(), thread_id());
+    let counts: *mut u32 = workgroup_memory();
+    // SAFETY: the launch passes one word per expert and per thread.
+    let ranks = unsafe { counts.add(experts as usize) };
+
+    let mut i = thread;
+    while i < experts {
+        // SAFETY: i < experts.
+        unsafe { *counts.add(i as usize) = 0 };
+        i += THREADS;
+    }
+    workgroup_barrier();
+    // Each thread takes a contiguous piece, so that ranks follow the order of assignments.
+    let piece = assignments.div_ceil(THREADS);
+    let (from, to) = (thread * piece, ((thread + 1) * piece).min(assignments));
+    let mut mine = 0;
+    for i in from..to {
+        // SAFETY: i < assignments, and ids are below `experts`.
+        unsafe {
+            let id = *ids.add(i as usize);
+            atomic_add(counts.add(id as usize), 1);
+            mine += u32::from(id == me);
+        }
+    }
+    // SAFETY: one word per thread.
+    unsafe { *ranks.add(thread as usize) = mine };
+    workgroup_barrier();
+
+    let (mut slot, mut tile) = (0, 0);
+    for expert in 0..me {
+        // SAFETY: expert < experts.
+        let count = unsafe { *counts.add(expert as usize) };
+        slot += count;
+        tile += count.div_ceil(tile_slots);
+    }
+    // SAFETY: me < experts.
+    let count = unsafe { *counts.add(me as usize) };
+    let own_tiles = count.div_ceil(tile_slots);
+    let mut t = thread;
+    while t < own_tiles {
+        // SAFETY: the list has room for every tile there can be.
+        unsafe {
+            let entry = tiles.add(((tile + t) * TILE_WORDS) as usize);
+            *entry = me;
+            *entry.add(1) = slot + t * tile_slots;
+            *entry.add(2) = (count - t * tile_slots).min(tile_slots);
+        }
+        t += THREADS;
+    }
+    if me == experts - 1 && thread == 0 {
+        // SAFETY: one word.
+        unsafe { *num_tiles = tile + own_tiles };
+    }
+
+    for before in 0..thread {
+        // SAFETY: before < THREADS.
+        slot += unsafe { *ranks.add(before as usize) };
+    }
+    for i in from..to {
+        // SAFETY: i and slot are below `assignments`.
+        unsafe {
+            if *ids.add(i as usize) == me {
+                *assignment_of.add(slot as usize) = i;
+                *slot_of.add(i as usize) = slot;
+                slot += 1;
+            }
+        }
+    }
+}
+
+/// The kernel; shapes are in the table.
+///
+/// # Safety
+///
+/// The launch contract of the table.
+#[unsafe(no_mangle)]
+pub unsafe extern "gpu-kernel" fn moe_combine(
+    y: *const f32,
+    slot_of: *const u32,
+    weights: *const f32,
+    out: *mut f32,
+    n: u32,
+    top_k: u32,
+) {
+    let row = workgroup_id_y();
+    let first = row * top_k;
+    let mut at = workgroup_id_x() * COMBINE_ELEMENTS + thread_id();
+    let end = ((workgroup_id_x() + 1) * COMBINE_ELEMENTS).min(n);
+    while at < end {
+        // SAFETY: at < n, and row and slots are below their counts.
+        unsafe {
+            let out = out.add(row as usize * n as usize + at as usize);
+            let mut sum = *out;
+            for rank in 0..top_k {
+                let slot = *slot_of.add((first + rank) as usize) as usize;
+                let weight = *weights.add((first + rank) as usize);
+                sum = crate::arch::fma(weight, *y.add(slot * n as usize + at as usize), sum);
+            }
+            *out = sum;
+        }
+        at += moe_combine::threads(WAVE);
+    }
+}

@@ -1,0 +1,341 @@
+//! The experts' two products, grouped: one launch serves every expert's tokens.
+//!
+//! First: `u = W1 x + b1`, then SwiGLU: `g = min(gate, limit)`, `l = clamp(up, -limit, limit)`,
+//! `act = (l + 1) * g * sigmoid(1.702 g)`, rounded to bf16. Row tiles of W1 alternate between 16
+//! gates and their 16 ups, so a lane holds both of a unit in the same accumulator element.
+//! Second: `y = W2 act + b2` in f32.
+
+use shared::block::{ROWS, STEP, tiled_index};
+use shared::kernels::moe::*;
+
+use crate::arch::{self, exp2, pack_bf16, rcp};
+use crate::product::{Staged, lane_rows, skinny, tiled_row};
+use crate::tile::{ACC, Acc, FAMILY, acc_index};
+use crate::weights::{Bf16, Format, Mxfp4};
+use shared::block::Family;
+use shared::kernels::linear::{SKINNY_WAVES, tile_threads};
+
+/// The tile kernels' workgroup.
+type Tile<F> = Staged<F, 4, 2, 2, 2>;
+
+const _: () = {
+    assert!(Tile::<Bf16>::W_TILES == TILE_W_TILES);
+    assert!(Tile::<Bf16>::X_TILES * ROWS as u32 == TILE_SLOTS);
+    assert!(Tile::<Bf16>::THREADS == tile_threads(arch::WAVE));
+};
+
+/// Steps loaded ahead, as in `linear.rs`; gate and up double the weights of a step.
+const AHEAD: (usize, usize) = match FAMILY {
+    Family::Gfx9 => (4, 8),
+    _ => (3, 4),
+};
+
+/// Some slots of one expert.
+struct Slots {
+    expert: usize,
+    first: u32,
+    count: u32,
+}
+
+impl Slots {
+    /// The tile this workgroup works on, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// `num_tiles` holds the number of entries of `tiles`.
+    #[inline(always)]
+    unsafe fn of_workgroup(tiles: *const u32, num_tiles: *const u32) -> Option<Self> {
+        let tile = arch::workgroup_id_y();
+        // SAFETY: the caller's promise; entries are three words.
+        unsafe {
+            if tile >= *num_tiles {
+                return None;
+            }
+            let entry = tiles.add((tile * TILE_WORDS) as usize);
+            Some(Self { expert: *entry as usize, first: *entry.add(1), count: *entry.add(2) })
+        }
+    }
+
+    /// The slot of tile row `row`; rows past the last repeat it, and are not stored.
+    #[inline(always)]
+    fn slot(&self, row: u32) -> u32 {
+        self.first + row.min(self.count - 1)
+    }
+}
+
+/// Arguments of the first product.
+#[derive(Clone, Copy)]
+struct GateUp {
+    w: *const u8,
+    bias: *const f32,
+    x: *const u8,
+    assignment_of: *const u32,
+    act: *mut u16,
+    units: u32,
+    steps: u32,
+    top_k: u32,
+    limit: f32,
+}
+
+impl GateUp {
+    /// Row tiles of W1 of one expert.
+    #[inline(always)]
+    fn w_tiles(self) -> u32 {
+        2 * self.units / ROWS as u32
+    }
+
+    /// First block of row tile `tile` of expert `expert`.
+    ///
+    /// # Safety
+    ///
+    /// Both exist.
+    #[inline(always)]
+    unsafe fn w_tile<F: Format>(self, expert: usize, tile: u32) -> *const u8 {
+        let tile = expert * self.w_tiles() as usize + tile as usize;
+        // SAFETY: the caller's promise.
+        unsafe { self.w.add(tile * self.steps as usize * F::STEP_BYTES) }
+    }
+
+    /// First chunk of the token in slot `slot`.
+    ///
+    /// # Safety
+    ///
+    /// The slot is filled.
+    #[inline(always)]
+    unsafe fn x_row(self, slot: u32) -> *const u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let row = *self.assignment_of.add(slot as usize) / self.top_k;
+            tiled_row(self.x, row, self.steps)
+        }
+    }
+
+    /// SwiGLU of one pair of tiles, stored for the slots from tile row `row0` on.
+    ///
+    /// # Safety
+    ///
+    /// `pair` is the number of a gate tile and its up tile.
+    #[inline(always)]
+    unsafe fn store(self, slots: &Slots, gate: Acc, up: Acc, pair: u32, row0: u32, lane: u32) {
+        for i in 0..ACC {
+            let (w, x) = acc_index(lane, i);
+            let row = row0 + x;
+            if row < slots.count {
+                let unit = pair * ROWS as u32 + w;
+                let bias =
+                    slots.expert * 2 * self.units as usize + (2 * pair * ROWS as u32 + w) as usize;
+                // SAFETY: unit < units and the slot is filled.
+                unsafe {
+                    let gate = gate[i] + *self.bias.add(bias);
+                    let up = up[i] + *self.bias.add(bias + ROWS);
+                    let steps = self.units as usize / STEP;
+                    let at = tiled_index((slots.first + row) as usize, unit as usize, steps);
+                    *self.act.add(at) = pack_bf16(swiglu(gate, up, self.limit), 0.0) as u16;
+                }
+            }
+        }
+    }
+}
+
+/// `(clamp(up) + 1) * gate * sigmoid(1.702 * gate)`, the gate clamped from above only.
+#[inline(always)]
+fn swiglu(gate: f32, up: f32, limit: f32) -> f32 {
+    const SLOPE: f32 = -1.702 * core::f32::consts::LOG2_E;
+    let gate = gate.min(limit);
+    let up = up.min(limit).max(-limit);
+    (up + 1.0) * (gate * rcp(1.0 + exp2(SLOPE * gate)))
+}
+
+#[inline(always)]
+unsafe fn gate_up_skinny<F: Format>(args: GateUp, slots: Slots) {
+    let lane = arch::lane();
+    let pair = arch::workgroup_id_x() * SKINNY_WAVES + arch::wave_id();
+    if 2 * pair >= args.w_tiles() {
+        return;
+    }
+    // SAFETY: the pair of tiles exists and the slots are filled.
+    unsafe {
+        let w = [2 * pair, 2 * pair + 1].map(|tile| args.w_tile::<F>(slots.expert, tile));
+        let x = lane_rows(lane, |row| args.x_row(slots.slot(row)));
+        let [[gate], [up]] = skinny::<F, 2, 1, { AHEAD.0 }>(w, [x], args.steps, lane);
+        args.store(&slots, gate, up, pair, 0, lane);
+    }
+}
+
+#[inline(always)]
+unsafe fn gate_up_tile<F: Format>(args: GateUp, slots: Slots) {
+    let w0 = arch::workgroup_id_x() * TILE_W_TILES;
+    let last = args.w_tiles() - 1;
+    // SAFETY: tiles past the last repeat it and are not stored; the slots are filled.
+    unsafe {
+        let acc = Tile::<F>::product(
+            |i| args.w_tile::<F>(slots.expert, (w0 + i).min(last)),
+            |r| args.x_row(slots.slot(r)),
+            args.steps,
+        );
+        let (lane, wave) = (arch::lane(), arch::wave_id());
+        let pair = w0 / 2 + wave % 4;
+        if 2 * pair < args.w_tiles() {
+            for j in 0..2 {
+                let row0 = (wave / 4 * 2 + j as u32) * ROWS as u32;
+                args.store(&slots, acc[0][j], acc[1][j], pair, row0, lane);
+            }
+        }
+    }
+}
+
+/// Arguments of the second product.
+#[derive(Clone, Copy)]
+struct Down {
+    w: *const u8,
+    bias: *const f32,
+    act: *const u8,
+    y: *mut f32,
+    n: u32,
+    steps: u32,
+}
+
+impl Down {
+    /// First block of row tile `tile` of expert `expert`.
+    ///
+    /// # Safety
+    ///
+    /// Both exist.
+    #[inline(always)]
+    unsafe fn w_tile<F: Format>(self, expert: usize, tile: u32) -> *const u8 {
+        let tile = expert * (self.n as usize / ROWS) + tile as usize;
+        // SAFETY: the caller's promise.
+        unsafe { self.w.add(tile * self.steps as usize * F::STEP_BYTES) }
+    }
+
+    /// Stores one tile for the slots from tile row `row0` on.
+    ///
+    /// # Safety
+    ///
+    /// Row tile `w_tile` exists.
+    #[inline(always)]
+    unsafe fn store(self, slots: &Slots, acc: Acc, w_tile: u32, row0: u32, lane: u32) {
+        for i in 0..ACC {
+            let (w, x) = acc_index(lane, i);
+            let row = row0 + x;
+            if row < slots.count {
+                let at = (w_tile * ROWS as u32 + w) as usize;
+                let n = self.n as usize;
+                // SAFETY: at < n and the slot is filled.
+                unsafe {
+                    let bias = *self.bias.add(slots.expert * n + at);
+                    *self.y.add((slots.first + row) as usize * n + at) = acc[i] + bias;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn down_skinny<F: Format>(args: Down, slots: Slots) {
+    let lane = arch::lane();
+    let w_tile = arch::workgroup_id_x() * SKINNY_WAVES + arch::wave_id();
+    if w_tile * ROWS as u32 >= args.n {
+        return;
+    }
+    // SAFETY: the tile exists and the slots are filled.
+    unsafe {
+        let w = args.w_tile::<F>(slots.expert, w_tile);
+        let x = lane_rows(lane, |row| tiled_row(args.act, slots.slot(row), args.steps));
+        let [[acc]] = skinny::<F, 1, 1, { AHEAD.1 }>([w], [x], args.steps, lane);
+        args.store(&slots, acc, w_tile, 0, lane);
+    }
+}
+
+#[inline(always)]
+unsafe fn down_tile<F: Format>(args: Down, slots: Slots) {
+    let w0 = arch::workgroup_id_x() * TILE_W_TILES;
+    let tiles = args.n / ROWS as u32;
+    // SAFETY: tiles past the last repeat it and are not stored; the slots are filled.
+    unsafe {
+        let acc = Tile::<F>::product(
+            |i| args.w_tile::<F>(slots.expert, (w0 + i).min(tiles - 1)),
+            |r| tiled_row(args.act, slots.slot(r), args.steps),
+            args.steps,
+        );
+        let (lane, wave) = (arch::lane(), arch::wave_id());
+        for i in 0..2 {
+            let w_tile = w0 + wave % 4 * 2 + i as u32;
+            for j in 0..2 {
+                let row0 = (wave / 4 * 2 + j as u32) * ROWS as u32;
+                if w_tile < tiles {
+                    args.store(&slots, acc[i][j], w_tile, row0, lane);
+                }
+            }
+        }
+    }
+}
+
+macro_rules! kernels {
+    ($($gate_up:ident = $gate_up_body:path, $down:ident = $down_body:path;)*) => {$(
+        const _: $gate_up::Signature = $gate_up;
+        const _: $down::Signature = $down;
+
+        #[doc = concat!("`", stringify!($gate_up), "` of the table.")]
+        ///
+        /// # Safety
+        ///
+        /// The launch contract of the table: `tiles` lists filled slots of existing experts,
+        /// `assignment_of` existing rows; `units` is a multiple of 32, `steps >= 1`.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "gpu-kernel" fn $gate_up(
+            w: *const u8,
+            bias: *const f32,
+            x: *const u8,
+            assignment_of: *const u32,
+            tiles: *const u32,
+            num_tiles: *const u32,
+            act: *mut u16,
+            units: u32,
+            steps: u32,
+            top_k: u32,
+            limit: f32,
+        ) {
+            let args = GateUp { w, bias, x, assignment_of, act, units, steps, top_k, limit };
+            // SAFETY: the kernel's contract.
+            unsafe {
+                if let Some(slots) = Slots::of_workgroup(tiles, num_tiles) {
+                    $gate_up_body(args, slots);
+                }
+            }
+        }
+
+        #[doc = concat!("`", stringify!($down), "` of the table.")]
+        ///
+        /// # Safety
+        ///
+        /// The launch contract of the table: `tiles` lists filled slots of existing experts; `n`
+        /// is a multiple of 16, `steps >= 1`.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "gpu-kernel" fn $down(
+            w: *const u8,
+            bias: *const f32,
+            act: *const u8,
+            tiles: *const u32,
+            num_tiles: *const u32,
+            y: *mut f32,
+            n: u32,
+            steps: u32,
+        ) {
+            let args = Down { w, bias, act, y, n, steps };
+            // SAFETY: the kernel's contract.
+            unsafe {
+                if let Some(slots) = Slots::of_workgroup(tiles, num_tiles) {
+                    $down_body(args, slots);
+                }
+            }
+        }
+    )*};
+}
+
+kernels! {
+    moe_gate_up_skinny_mxfp4 = gate_up_skinny::<Mxfp4>, moe_down_skinny_mxfp4 = down_skinny::<Mxfp4>;
+    moe_gate_up_skinny_bf16 = gate_up_skinny::<Bf16>, moe_down_skinny_bf16 = down_skinny::<Bf16>;
+    moe_gate_up_tile_mxfp4 = gate_up_tile::<Mxfp4>, moe_down_tile_mxfp4 = down_tile::<Mxfp4>;
+    moe_gate_up_tile_bf16 = gate_up_tile::<Bf16>, moe_down_tile_bf16 = down_tile::<Bf16>;
+}

@@ -1,0 +1,196 @@
+//! Mixture of experts: route, sort by expert, two products per expert, combine.
+//!
+//! An *assignment* is a token and one of its experts, numbered `row * top_k + rank`. A *slot* is an
+//! assignment's place when they are sorted by expert, then by number. A *tile* is up to 16 or 64
+//! slots of one expert. Counts stay on the device: grids are upper bounds, and workgroups past
+//! the last tile leave at once.
+
+use crate::block::{BLOCK_BYTES, ROWS};
+use crate::kernels::linear::{SKINNY_WAVES, skinny_threads, tile_threads};
+use crate::pack;
+
+/// Experts a sort can count.
+pub const MAX_EXPERTS: u32 = 1024;
+/// Most experts of one token.
+pub const MAX_TOP_K: u32 = 32;
+/// Words of one entry of the tile list: expert, first slot, slots.
+pub const TILE_WORDS: u32 = 3;
+/// Slots of a tile of the skinny kernels.
+pub const SKINNY_SLOTS: u32 = 16;
+/// Slots of a tile of the tile kernels.
+pub const TILE_SLOTS: u32 = 64;
+/// Row tiles of W of a workgroup of the tile kernels.
+pub const TILE_W_TILES: u32 = 8;
+/// Rows one workgroup of `moe_combine` adds to, and the elements of each.
+pub const COMBINE_ELEMENTS: u32 = 1024;
+
+/// Tiles there can be at most: every expert may end in a broken one.
+pub const fn max_tiles(rows: u32, top_k: u32, experts: u32, tile_slots: u32) -> u32 {
+    let slots = rows * top_k;
+    let broken = if slots < experts { slots } else { experts };
+    (slots - broken) / tile_slots + broken
+}
+
+/// Row tiles of W one workgroup of a skinny kernel covers: one per wave, two for gate and up.
+pub const fn skinny_w_tiles(gate_up: bool) -> u32 {
+    if gate_up { 2 * SKINNY_WAVES } else { SKINNY_WAVES }
+}
+
+/// Two stages of a tile kernel's blocks, in bytes.
+const fn tile_lds(step_bytes: usize) -> u32 {
+    2 * (TILE_W_TILES as usize * step_bytes + TILE_SLOTS as usize / ROWS * BLOCK_BYTES) as u32
+}
+
+crate::kernels! {
+    /// Chooses each row's experts: the `top_k` largest logits, the lowest index among equals,
+    /// weighted by their softmax. Grid `rows`, one wave each.
+    moe_route(
+        /// `[rows, experts]`
+        logits: *const f32,
+        /// `[rows, top_k]`
+        ids: *mut u32,
+        /// `[rows, top_k]`
+        weights: *mut f32,
+        experts: u32,
+        top_k: u32,
+    ) {
+        threads(wave) = wave;
+        lds(args, wave) = 0;
+    }
+    /// Sorts assignments by expert, stably, and lists the tiles. Grid `experts`.
+    moe_sort(
+        /// `[assignments]`, each below `experts`
+        ids: *const u32,
+        /// `[assignments]`: the assignment in each slot
+        assignment_of: *mut u32,
+        /// `[assignments]`: the slot of each assignment
+        slot_of: *mut u32,
+        /// `[max_tiles, 3]`: expert, first slot, slots
+        tiles: *mut u32,
+        /// `[1]`
+        num_tiles: *mut u32,
+        assignments: u32,
+        experts: u32,
+        tile_slots: u32,
+    ) {
+        threads(wave) = 256;
+        lds(args, wave) = 4 * (args.experts + 256);
+    }
+    /// `out[row] += sum over rank of weight * y[slot]`, ranks ascending.
+    /// Grid `(ceil(n / 1024), rows)`.
+    moe_combine(
+        /// `[assignments, n]`, by slot
+        y: *const f32,
+        /// `[assignments]`
+        slot_of: *const u32,
+        /// `[assignments]`
+        weights: *const f32,
+        /// `[rows, n]`
+        out: *mut f32,
+        n: u32,
+        top_k: u32,
+    ) {
+        threads(wave) = 256;
+        lds(args, wave) = 0;
+    }
+}
+
+macro_rules! products {
+    ($(#[$doc:meta] gate_up $gate_up:ident, #[$doc2:meta] down $down:ident, $threads:expr, $lds:expr;)*) => {
+        crate::kernels! {$(
+            #[$doc]
+            $gate_up(
+                /// `[experts, 2 * units / 16, steps]` blocks; row tiles alternate: 16 gates, 16 ups
+                w: *const u8,
+                /// `[experts, 2 * units]` in the same order
+                bias: *const f32,
+                /// `[rows, 32 * steps]` bf16 in tiled layout
+                x: *const u8,
+                /// `[assignments]`
+                assignment_of: *const u32,
+                /// `[max_tiles, 3]`
+                tiles: *const u32,
+                /// `[1]`
+                num_tiles: *const u32,
+                /// `[assignments, units]` bf16 in tiled layout, by slot
+                act: *mut u16,
+                units: u32,
+                steps: u32,
+                top_k: u32,
+                limit: f32,
+            ) {
+                threads(wave) = $threads(wave);
+                lds(args, wave) = $lds;
+            }
+            #[$doc2]
+            $down(
+                /// `[experts, n / 16, steps]` blocks
+                w: *const u8,
+                /// `[experts, n]`
+                bias: *const f32,
+                /// `[assignments, 32 * steps]` bf16 in tiled layout, by slot
+                act: *const u8,
+                /// `[max_tiles, 3]`
+                tiles: *const u32,
+                /// `[1]`
+                num_tiles: *const u32,
+                /// `[assignments, n]`, by slot
+                y: *mut f32,
+                n: u32,
+                steps: u32,
+            ) {
+                threads(wave) = $threads(wave);
+                lds(args, wave) = $lds;
+            }
+        )*}
+    };
+}
+
+mod products {
+    //! In a module of its own: one table per macro call.
+    use super::*;
+
+    products! {
+        /// First product and SwiGLU, MXFP4. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
+        gate_up moe_gate_up_skinny_mxfp4,
+        /// Second product, MXFP4. Grid `(ceil(n / 16 / 4), max_tiles)`.
+        down moe_down_skinny_mxfp4, skinny_threads, 0;
+        /// First product and SwiGLU, bf16. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
+        gate_up moe_gate_up_skinny_bf16,
+        /// Second product, bf16. Grid `(ceil(n / 16 / 4), max_tiles)`.
+        down moe_down_skinny_bf16, skinny_threads, 0;
+        /// First product and SwiGLU, MXFP4. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
+        gate_up moe_gate_up_tile_mxfp4,
+        /// Second product, MXFP4. Grid `(ceil(n / 16 / 8), max_tiles)`.
+        down moe_down_tile_mxfp4, tile_threads, tile_lds(pack::MXFP4_STEP_BYTES);
+        /// First product and SwiGLU, bf16. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
+        gate_up moe_gate_up_tile_bf16,
+        /// Second product, bf16. Grid `(ceil(n / 16 / 8), max_tiles)`.
+        down moe_down_tile_bf16, tile_threads, tile_lds(pack::BF16_STEP_BYTES);
+    }
+}
+
+pub use products::{
+    TABLE as PRODUCTS, moe_down_skinny_bf16, moe_down_skinny_mxfp4, moe_down_tile_bf16,
+    moe_down_tile_mxfp4, moe_gate_up_skinny_bf16, moe_gate_up_skinny_mxfp4, moe_gate_up_tile_bf16,
+    moe_gate_up_tile_mxfp4,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_tiles_is_reached_and_never_passed() {
+        // One expert takes everything but one slot each for the others.
+        assert_eq!(max_tiles(16, 4, 32, 16), 34);
+        assert_eq!(max_tiles(1, 4, 32, 16), 4);
+        assert_eq!(max_tiles(1, 1, 1, 64), 1);
+        for (slots, experts) in [(64u32, 3u32), (65, 3), (7, 9), (640, 5)] {
+            // Worst split: experts - 1 experts hold one slot, the last the rest.
+            let used = experts.min(slots);
+            let worst = used - 1 + (slots - (used - 1)).div_ceil(16);
+            assert!(worst <= max_tiles(slots, 1, experts, 16));
+        }
+    }
+}
