@@ -1,12 +1,17 @@
 //! The command line: what may be typed, with types. What it does is in the modules below.
 
 mod args;
+mod bench;
 mod codegen;
 mod console;
 mod decode;
 mod doctor;
 mod export;
+mod golden;
+mod interrupt;
+mod model;
 mod progress;
+mod run;
 mod synth;
 
 use std::process::ExitCode;
@@ -31,10 +36,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Codegen(codegen::Args),
     Decode(decode::Args),
     Doctor(doctor::Args),
     Export(export::Args),
+    Golden(golden::Args),
+    Run(Box<run::Args>),
     Synth(synth::Args),
 }
 
@@ -58,10 +66,13 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Bench(args) => bench::run(args),
         Command::Codegen(args) => codegen::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Golden(args) => golden::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Synth(args) => synth::run(&args),
     }
 }

@@ -64,6 +64,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         all_loops: !args.kernel.is_empty(),
         launches: args.lds.clone(),
     })?;
-    Console::new(None)?.write_all(text.as_bytes())?;
+    Console::stdout(None)?.write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

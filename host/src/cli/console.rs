@@ -1,4 +1,4 @@
-//! Standard output, copied to a log file on request.
+//! What the user reads, copied to a log file on request.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,22 +6,39 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Where `-l` writes.
+/// Where `run -l` writes.
 pub const LOG_FILE: &str = "log.txt";
 
-/// What the user sees on standard output. Every write is checked, so that a closed pipe ends the
-/// program and not a thread.
+/// Which stream a console writes to.
+#[derive(Clone, Copy)]
+enum Stream {
+    Out,
+    Err,
+}
+
+/// A stream to the user. Every write is checked, so that a closed pipe ends the program and not a
+/// thread.
 pub struct Console {
+    stream: Stream,
     log: Option<File>,
 }
 
 impl Console {
     /// Standard output, and `log` when given.
-    pub fn new(log: Option<&Path>) -> Result<Console> {
+    pub fn stdout(log: Option<&Path>) -> Result<Console> {
+        Console::new(Stream::Out, log)
+    }
+
+    /// Standard error, for what is said beside the output proper.
+    pub fn stderr(log: Option<&Path>) -> Result<Console> {
+        Console::new(Stream::Err, log)
+    }
+
+    fn new(stream: Stream, log: Option<&Path>) -> Result<Console> {
         let create = |path: &Path| {
             File::create(path).with_context(|| format!("cannot write {}", path.display()))
         };
-        Ok(Console { log: log.map(create).transpose()? })
+        Ok(Console { stream, log: log.map(create).transpose()? })
     }
 
     /// Writes one line.
@@ -29,11 +46,21 @@ impl Console {
         writeln!(self, "{}", text.as_ref())?;
         Ok(())
     }
+
+    /// Writes text as it stands, to be seen at once.
+    pub fn text(&mut self, text: &str) -> Result<()> {
+        self.write_all(text.as_bytes())?;
+        self.flush()?;
+        Ok(())
+    }
 }
 
 impl Write for Console {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::stdout().write_all(bytes)?;
+        match self.stream {
+            Stream::Out => io::stdout().write_all(bytes)?,
+            Stream::Err => io::stderr().write_all(bytes)?,
+        }
         if let Some(log) = &mut self.log {
             log.write_all(bytes)?;
         }
@@ -41,6 +68,9 @@ impl Write for Console {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
+        match self.stream {
+            Stream::Out => io::stdout().flush(),
+            Stream::Err => io::stderr().flush(),
+        }
     }
 }

@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             bail!("{}: no line {line}, it has {}", path.display(), lines.len())
         }
     };
-    let mut console = Console::new(args.log.then_some(Path::new(LOG_FILE)))?;
+    let mut console = Console::stdout(args.log.then_some(Path::new(LOG_FILE)))?;
     for index in wanted {
         let text = decode_line(&tokenizer, lines[index])
             .with_context(|| format!("{}: line {}", path.display(), index + 1))?;

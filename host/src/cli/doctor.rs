@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
+use gptoss::gpu::{self, DriverReport};
 
 use super::Console;
 
@@ -21,9 +22,12 @@ struct Finding {
 }
 
 pub fn run(_: &Args) -> Result<ExitCode> {
-    let mut console = Console::new(None)?;
+    let mut console = Console::stdout(None)?;
     for finding in [toolchain(), rust_src(), cpu(), memory(), disassembler()] {
         report(&mut console, &finding)?;
+    }
+    for driver in gpu::report() {
+        report(&mut console, &gpu_finding(&driver))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -36,6 +40,20 @@ fn report(console: &mut Console, finding: &Finding) -> Result<()> {
             console.line(format!("missing  {what:<14} {missing}; it would enable {enables}"))
         }
     }
+}
+
+fn gpu_finding(driver: &DriverReport) -> Finding {
+    let (what, enables) = if driver.api == "HIP" {
+        ("HIP", "running on AMD GPUs: install ROCm, or name its library in GPTOSS_HIP_LIB")
+    } else {
+        ("CUDA", "running on NVIDIA GPUs: install their driver")
+    };
+    let text = driver.to_string();
+    let found = match driver.devices {
+        Some(Ok(_)) => Ok(text),
+        _ => Err(text.split_whitespace().collect::<Vec<_>>().join(" ")),
+    };
+    Finding { what, found, enables }
 }
 
 fn toolchain() -> Finding {

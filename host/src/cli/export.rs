@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let mut console = Console::new(None)?;
+    let mut console = Console::stdout(None)?;
     if args.print_keys {
         export::print_keys(&args.checkpoint, &mut console)?;
         return Ok(ExitCode::SUCCESS);

@@ -76,6 +76,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let bar = progress::bytes("synth");
     synth::run(&options, &args.out, &bar)?;
-    Console::new(None)?.line(format!("wrote {}", args.out.display()))?;
+    Console::stdout(None)?.line(format!("wrote {}", args.out.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,32 @@
+//! `gptoss golden`: a model's logits against recorded ones.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use gptoss::golden;
+
+use super::Console;
+use super::model::{DeviceArgs, ModelArgs};
+
+/// Runs golden.json against the snapshot beside it; the exit code says whether it passes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder with golden.json and the snapshot it belongs to.
+    dir: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub fn run(mut args: Args) -> Result<ExitCode> {
+    args.device.prefer_kv32();
+    let weights = args.model.load(&args.dir)?;
+    let golden = golden::read(&args.dir, weights.config.vocab_size)?;
+    let mut opened = args.device.open(weights, 1)?;
+    let mut console = Console::stdout(None)?;
+    console.line(format!("{}: {}", args.dir.display(), opened.engine.describe()))?;
+    let pass = golden::run(&golden, opened.engine.as_mut(), opened.precision, &mut console)?;
+    Ok(if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,25 @@
+//! Ctrl-C as a request to stop; a second one ends the program at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+
+/// Exit code of an interrupted program, by the shells' convention.
+pub const EXIT_CODE: u8 = 130;
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C sets a flag.
+pub fn catch() -> Result<()> {
+    let handler = || {
+        if ASKED.swap(true, Ordering::SeqCst) {
+            std::process::exit(EXIT_CODE.into());
+        }
+    };
+    ctrlc::set_handler(handler).context("cannot catch Ctrl-C")
+}
+
+/// Whether Ctrl-C came since the last call.
+pub fn asked() -> bool {
+    ASKED.swap(false, Ordering::SeqCst)
+}

@@ -1,0 +1,58 @@
+//! Continues one text, token by token.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use gptoss::modes::scheduler::{Event, Request, Scheduler};
+use gptoss::tokenizer::{STOP_TOKENS, TextStream};
+
+use super::{Args, Console, encode, time_seed};
+use crate::cli::interrupt;
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let prompt = args.input.as_deref().context("mode generate needs -i, the text to continue")?;
+    let mut notes = Console::stderr(None)?;
+    let mut console = Console::stdout(args.log())?;
+    let tokenizer = args.tokenizer()?;
+    let (weights, _) = args.weights(&mut notes)?;
+    let mut opened = args.device.open(weights, 1)?;
+    let engine = opened.engine.as_mut();
+    notes.line(format!("device: {} ({})", engine.describe(), opened.why))?;
+    let positions = args.positions(engine)?;
+    let ids = encode(&tokenizer, prompt, engine.config(), positions)?;
+    let sampling = args.sampling(time_seed);
+    if sampling.temperature > 0.0 {
+        notes.line(format!("seed: {}", sampling.seed))?;
+    }
+
+    interrupt::catch()?;
+    let start = Instant::now();
+    let consumed = ids.len();
+    let mut scheduler = Scheduler::new(1);
+    let max_tokens = positions - consumed;
+    console.text(prompt)?;
+    scheduler.submit(Request {
+        id: 0,
+        prompt: ids,
+        max_tokens,
+        sampling,
+        stop: STOP_TOKENS.into(),
+    });
+    let mut stream = TextStream::default();
+    let mut generated = 0;
+    while !scheduler.is_idle() && !interrupt::asked() {
+        for event in scheduler.step(engine)? {
+            let Event::Token { token, .. } = event else { continue };
+            generated += 1;
+            if !STOP_TOKENS.contains(&token) {
+                console.text(&stream.push(&tokenizer.bytes(token)?))?;
+            }
+        }
+    }
+    console.line(stream.finish())?;
+    let seconds = start.elapsed().as_secs_f64();
+    let positions = consumed + generated;
+    notes.line(format!("achieved tok/s: {:.6}", positions.saturating_sub(1) as f64 / seconds))?;
+    Ok(ExitCode::SUCCESS)
+}

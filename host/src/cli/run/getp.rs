@@ -1,0 +1,309 @@
+//! A file of prompts, many at a time.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use gptoss::engine::{Engine, Sampling};
+use gptoss::modes::journal::{self, JobKey, OutputFile};
+use gptoss::modes::scheduler::{Event, Request, Scheduler};
+use gptoss::modes::{prompts, request_seed, verify};
+use gptoss::tokenizer::{STOP_TOKENS, Tokenizer};
+use indicatif::ProgressBar;
+
+use super::{Args, Console, encode, time_seed};
+use crate::cli::{interrupt, progress};
+
+/// What runs when no file is given.
+const SAMPLE: &str = "4\n\
+    Hello, world!\n\
+    What is the capital of France?\n\
+    Write a short poem about rain on a tin roof.\n\
+    Explain why matrix units want their operands in tiles.\n";
+/// Time between two lines of progress where there is no terminal.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    // Ids on standard output stay alone there.
+    let mut console = match args.output {
+        Some(_) => Console::stdout(args.log())?,
+        None => Console::stderr(args.log())?,
+    };
+    let input = read_input(args.input.as_deref(), &mut console)?;
+    let name = args.input.as_deref().unwrap_or("the sample prompts");
+    let limit = (args.truncate > 0).then_some(args.truncate);
+    let prompts = prompts::parse(&input, limit).with_context(|| name.to_owned())?;
+    let tokenizer = args.tokenizer()?;
+    let (weights, model) = args.weights(&mut console)?;
+    let mut opened = args.device.open(weights, args.batch)?;
+    let engine = opened.engine.as_mut();
+    console.line(format!("device: {} ({})", engine.describe(), opened.why))?;
+    let positions = args.positions(engine)?;
+    let sampling = args.sampling(|| resumed_seed(args).unwrap_or_else(time_seed));
+    console.line(format!(
+        "getp: {} requests, {positions} positions, {} at a time",
+        prompts.len(),
+        args.batch.min(engine.limits().max_sequences)
+    ))?;
+    if sampling.temperature > 0.0 {
+        console.line(format!(
+            "sampling: temperature {}, top-p {}, seed {}",
+            sampling.temperature, sampling.top_p, sampling.seed
+        ))?;
+    }
+
+    let mut phases = Phases::default();
+    let requests = phases.time("tokenize", || {
+        requests(&prompts, &tokenizer, engine, positions, sampling).with_context(|| name.to_owned())
+    })?;
+    let key = job_key(args, &prompts, positions, sampling, &model, &opened.kind);
+    let output = match &args.output {
+        Some(path) => OutputFile::create(path, requests.len(), &key, args.resume)?,
+        None => OutputFile::stream(Box::new(std::io::stdout()), requests.len()),
+    };
+    let mut job = Job { requests, output, generated: 0 };
+    let scheduler = job.infer(engine, args.batch, &mut phases, &mut console)?;
+    if !scheduler.is_idle() {
+        return interrupted(args.output.as_deref());
+    }
+    job.output.finish()?;
+
+    let seconds = phases.total();
+    console.line("")?;
+    console.line("┌─────────────────────────────┐")?;
+    console.line(format!("│ ⌛️ Time: {seconds:<13.6}      │"))?;
+    console.line(format!("│ ⚡️ TPS: {:<13.6}       │", job.generated as f64 / seconds))?;
+    console.line("└─────────────────────────────┘")?;
+    if args.profile {
+        phases.print(&scheduler, &mut console)?;
+    }
+    match (&args.output, &args.verify) {
+        (Some(output), Some(reference)) => check(output, reference, &mut console),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn read_input(path: Option<&str>, console: &mut Console) -> Result<Vec<u8>> {
+    match path {
+        Some(path) => std::fs::read(path).with_context(|| format!("cannot read {path}")),
+        None => {
+            console.line("prompts: 4 samples (-i takes a file)")?;
+            Ok(SAMPLE.into())
+        }
+    }
+}
+
+/// Encodes every prompt, so that one which cannot run is refused before any has.
+fn requests(
+    prompts: &[&str],
+    tokenizer: &Tokenizer,
+    engine: &dyn Engine,
+    positions: usize,
+    sampling: Sampling,
+) -> Result<Vec<Request>> {
+    let request = |(id, text): (usize, &&str)| {
+        let prompt = encode(tokenizer, text, engine.config(), positions)
+            .with_context(|| format!("prompt {id} (line {})", id + 2))?;
+        let max_tokens = positions - prompt.len();
+        let sampling = Sampling { seed: request_seed(sampling.seed, id as u64), ..sampling };
+        Ok(Request { id, prompt, max_tokens, sampling, stop: STOP_TOKENS.into() })
+    };
+    prompts.iter().enumerate().map(request).collect()
+}
+
+/// The seed of the run that `--resume` completes.
+fn resumed_seed(args: &Args) -> Option<u64> {
+    let output = args.output.as_ref().filter(|_| args.resume)?;
+    journal::recorded(output, "seed")?.parse().ok()
+}
+
+fn job_key(
+    args: &Args,
+    prompts: &[&str],
+    positions: usize,
+    sampling: Sampling,
+    model: &str,
+    device: &str,
+) -> JobKey {
+    let sampled = sampling.temperature > 0.0;
+    let of_sampling = |value: String| if sampled { value } else { String::from("-") };
+    let hash = prompts::fingerprint(prompts);
+    vec![
+        ("requests", prompts.len().to_string()),
+        ("prompts", format!("{hash:016x}")),
+        ("-n", positions.to_string()),
+        ("-T", sampling.temperature.to_string()),
+        ("-p", of_sampling(sampling.top_p.to_string())),
+        ("seed", of_sampling(sampling.seed.to_string())),
+        ("model", model.to_owned()),
+        ("device", device.to_owned()),
+        ("kv", String::from(if args.device.kv32() { "f32" } else { "bf16" })),
+        (
+            "tokenizer",
+            args.tokenizer.as_ref().map_or("o200k_harmony".into(), |z| z.display().to_string()),
+        ),
+    ]
+}
+
+fn interrupted(output: Option<&Path>) -> Result<ExitCode> {
+    match output {
+        Some(path) => eprintln!(
+            "gptoss: interrupted; what is finished is in {}, --resume completes {}",
+            journal::journal_path(path).display(),
+            path.display()
+        ),
+        None => eprintln!("gptoss: interrupted"),
+    }
+    Ok(ExitCode::from(interrupt::EXIT_CODE))
+}
+
+fn check(output: &Path, reference: &Path, console: &mut Console) -> Result<ExitCode> {
+    let read = |path: &Path| {
+        let bytes =
+            std::fs::read(path).with_context(|| format!("❌ Cannot open {}", path.display()))?;
+        // Bytes that are no text differ from every id.
+        anyhow::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let (ours, theirs) = (read(output)?, read(reference)?);
+    let same = verify::verify(&ours, &theirs, console)?;
+    console.line(if same { "✅ Verification: PASSED" } else { "❌ Verification: FAILED" })?;
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Job {
+    requests: Vec<Request>,
+    output: OutputFile,
+    /// Tokens of the requests that finished in this run.
+    generated: usize,
+}
+
+impl Job {
+    /// Runs what is not done yet, until all is or Ctrl-C comes.
+    fn infer(
+        &mut self,
+        engine: &mut dyn Engine,
+        batch: usize,
+        phases: &mut Phases,
+        console: &mut Console,
+    ) -> Result<Scheduler> {
+        let mut scheduler = Scheduler::new(batch);
+        let todo: Vec<Request> =
+            self.requests.iter().filter(|r| !self.output.is_done(r.id)).cloned().collect();
+        let kept = self.requests.len() - todo.len();
+        if kept > 0 {
+            console.line(format!("resume: {kept} requests are finished"))?;
+        }
+        let mut report = Report::new(&todo, console)?;
+        todo.into_iter().for_each(|request| scheduler.submit(request));
+        interrupt::catch()?;
+        while !scheduler.is_idle() && !interrupt::asked() {
+            let events = phases.time("engine", || scheduler.step(engine))?;
+            for event in events {
+                match event {
+                    Event::Token { .. } => report.token(),
+                    Event::Done { id, tokens } => {
+                        self.generated += tokens.len();
+                        report.done(self.requests[id].max_tokens - tokens.len(), console)?;
+                        phases
+                            .time("output", || self.output.record(id, tokens))
+                            .with_context(|| "the output is unfinished; --resume completes it")?;
+                    }
+                }
+            }
+        }
+        report.finish();
+        Ok(scheduler)
+    }
+}
+
+/// A bar on a terminal, now and then a line elsewhere.
+struct Report {
+    bar: ProgressBar,
+    requests: usize,
+    done: usize,
+    tokens: usize,
+    start: Instant,
+    last: Instant,
+}
+
+impl Report {
+    fn new(requests: &[Request], console: &mut Console) -> Result<Report> {
+        let most = requests.iter().map(|request| request.max_tokens as u64).sum();
+        console.text("")?;
+        let now = Instant::now();
+        Ok(Report {
+            bar: progress::tokens(most),
+            requests: requests.len(),
+            done: 0,
+            tokens: 0,
+            start: now,
+            last: now,
+        })
+    }
+
+    fn token(&mut self) {
+        self.tokens += 1;
+        self.bar.inc(1);
+    }
+
+    /// A request ended, `unused` tokens short of its limit.
+    fn done(&mut self, unused: usize, console: &mut Console) -> Result<()> {
+        self.done += 1;
+        self.bar.set_length(self.bar.length().unwrap_or(0).saturating_sub(unused as u64));
+        self.bar.set_message(format!("{}/{} requests", self.done, self.requests));
+        if self.bar.is_hidden() && self.last.elapsed() >= REPORT_EVERY {
+            self.last = Instant::now();
+            let (done, requests, tokens) = (self.done, self.requests, self.tokens);
+            let rate = tokens as f64 / self.start.elapsed().as_secs_f64();
+            console
+                .line(format!("{done}/{requests} requests, {tokens} tokens, {rate:.1} tok/s"))?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Seconds per phase, in the order of first use.
+#[derive(Default)]
+struct Phases(Vec<(&'static str, f64)>);
+
+impl Phases {
+    fn time<T>(&mut self, phase: &'static str, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        let seconds = start.elapsed().as_secs_f64();
+        match self.0.iter_mut().find(|(name, _)| *name == phase) {
+            Some((_, total)) => *total += seconds,
+            None => self.0.push((phase, seconds)),
+        }
+        result
+    }
+
+    /// Time of inference: all but the writing of the output.
+    fn total(&self) -> f64 {
+        let inference = self.0.iter().filter(|(name, _)| *name != "output");
+        inference.map(|(_, seconds)| seconds).sum::<f64>().max(f64::MIN_POSITIVE)
+    }
+
+    fn print(&self, scheduler: &Scheduler, console: &mut Console) -> Result<()> {
+        let counts = scheduler.counts();
+        let fed = counts.prefill_tokens + counts.decode_tokens;
+        for (name, seconds) in &self.0 {
+            console.line(format!("{name:<17}: {seconds:>10.3} s"))?;
+        }
+        for (name, count) in [
+            ("steps", counts.steps),
+            ("prefill tokens", counts.prefill_tokens),
+            ("decode tokens", counts.decode_tokens),
+            ("preemptions", counts.preemptions),
+        ] {
+            console.line(format!("{name:<17}: {count:>10}"))?;
+        }
+        let per_step = fed as f64 / counts.steps.max(1) as f64;
+        console.line(format!("{:<17}: {per_step:>10.1}", "tokens per step"))
+    }
+}

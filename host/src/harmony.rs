@@ -1,0 +1,214 @@
+//! Harmony, the conversation format of gpt-oss: rendering to tokens, and reading answers.
+//!
+//! A message is `<|start|>ROLE[ to=RECIPIENT][<|channel|>CHANNEL][ TYPE]<|message|>TEXT<|end|>`; a
+//! model that answers starts after `<|start|>assistant` and ends with `<|return|>`, or with
+//! `<|call|>` when it wants a tool. The format is OpenAI's (openai/harmony, docs/format.md).
+
+mod parse;
+
+use crate::tokenizer::{
+    CALL, CHANNEL, CONSTRAIN, END, END_OF_TEXT, MESSAGE, RETURN, START, Tokenizer, TokenizerError,
+};
+
+pub use parse::{Delta, Parser};
+
+/// Ids that end an answer.
+pub const STOP_TOKENS: [u32; 3] = [END_OF_TEXT, RETURN, CALL];
+
+/// Who speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The frame: identity, dates, effort, channels. See [`SystemPrompt`].
+    System,
+    /// Instructions; what other formats call the system prompt.
+    Developer,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// A tool, by its name.
+    Tool(String),
+}
+
+impl Role {
+    fn name(&self) -> &str {
+        match self {
+            Role::System => "system",
+            Role::Developer => "developer",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool(name) => name,
+        }
+    }
+}
+
+/// What a message of the assistant is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Reasoning: not shown as the answer, and dropped once an answer was given.
+    Analysis,
+    /// Calls of tools, and what is said around them.
+    Commentary,
+    /// The answer.
+    Final,
+}
+
+impl Channel {
+    /// The name in a header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Channel::Analysis => "analysis",
+            Channel::Commentary => "commentary",
+            Channel::Final => "final",
+        }
+    }
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// Who is spoken to, when it is not everyone: a tool, as `functions.weather`.
+    pub recipient: Option<String>,
+    /// Set in messages of the assistant and of tools.
+    pub channel: Option<Channel>,
+    /// Format of the content that the sampler was held to, as `json`.
+    pub constrain: Option<String>,
+    /// The text.
+    pub content: String,
+}
+
+impl Message {
+    /// A message with nothing but a role and a text.
+    pub fn new(role: Role, content: impl Into<String>) -> Message {
+        let content = content.into();
+        Message { role, recipient: None, channel: None, constrain: None, content }
+    }
+
+    /// A message of the assistant.
+    pub fn assistant(channel: Channel, content: impl Into<String>) -> Message {
+        Message { channel: Some(channel), ..Message::new(Role::Assistant, content) }
+    }
+
+    /// Instructions to the model.
+    pub fn instructions(text: &str) -> Message {
+        Message::new(Role::Developer, format!("# Instructions\n\n{text}"))
+    }
+}
+
+/// How long the model may reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Effort {
+    /// Little.
+    Low,
+    /// As usual.
+    #[default]
+    Medium,
+    /// Long.
+    High,
+}
+
+/// The system message the model was trained with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SystemPrompt {
+    /// How long to reason.
+    pub effort: Effort,
+    /// `YYYY-MM-DD`; without it the line is left out.
+    pub date: Option<String>,
+}
+
+impl SystemPrompt {
+    /// The message.
+    pub fn message(&self) -> Message {
+        let date = self.date.as_ref().map(|date| format!("Current date: {date}\n"));
+        let effort = match self.effort {
+            Effort::Low => "low",
+            Effort::Medium => "medium",
+            Effort::High => "high",
+        };
+        let text = format!(
+            "You are ChatGPT, a large language model trained by OpenAI.\n\
+             Knowledge cutoff: 2024-06\n{}\nReasoning: {effort}\n\n\
+             # Valid channels: analysis, commentary, final. Channel must be included for every \
+             message.",
+            date.unwrap_or_default(),
+        );
+        Message::new(Role::System, text)
+    }
+}
+
+/// Tokens of a conversation, up to where the assistant's next message begins.
+///
+/// Reasoning that led to an answer already given is left out: the model was trained so.
+pub fn render(messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+    let answered = messages.iter().rposition(|m| m.channel == Some(Channel::Final)).unwrap_or(0);
+    let mut ids = Vec::new();
+    for (index, message) in messages.iter().enumerate() {
+        if index >= answered || message.channel != Some(Channel::Analysis) {
+            render_message(message, tokenizer, &mut ids)?;
+        }
+    }
+    ids.push(START);
+    ids.extend(tokenizer.encode(Role::Assistant.name())?);
+    Ok(ids)
+}
+
+fn render_message(
+    message: &Message,
+    tokenizer: &Tokenizer,
+    ids: &mut Vec<u32>,
+) -> Result<(), TokenizerError> {
+    ids.push(START);
+    ids.extend(tokenizer.encode(message.role.name())?);
+    if let Some(recipient) = &message.recipient {
+        ids.extend(tokenizer.encode(&format!(" to={recipient}"))?);
+    }
+    if let Some(channel) = message.channel {
+        ids.push(CHANNEL);
+        ids.extend(tokenizer.encode(channel.name())?);
+    }
+    if let Some(constrain) = &message.constrain {
+        ids.extend(tokenizer.encode(" ")?);
+        ids.push(CONSTRAIN);
+        ids.extend(tokenizer.encode(constrain)?);
+    }
+    ids.push(MESSAGE);
+    ids.extend(tokenizer.encode(&message.content)?);
+    let calls = message.role == Role::Assistant && message.recipient.is_some();
+    ids.push(if calls { CALL } else { END });
+    Ok(())
+}
+
+/// Today in UTC as `YYYY-MM-DD`, for [`SystemPrompt::date`].
+pub fn today() -> String {
+    let seconds = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs());
+    date(seconds / (24 * 60 * 60))
+}
+
+/// The day that many days after 1970-01-01, in the Gregorian calendar.
+fn date(mut days: u64) -> String {
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", days + 1)
+}
+
+#[cfg(test)]
+mod tests;
