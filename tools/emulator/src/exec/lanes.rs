@@ -162,6 +162,8 @@ fn execute_carry(w: &mut Wave, _: &mut Group<'_>, i: &Inst) -> Outcome {
         V_MAD_U64_U32 | V_MAD_I64_I32 => return mad64(w, i),
         V_DIV_SCALE_F32 => return div_scale_f32(w, i),
         V_DIV_SCALE_F64 => return div_scale_f64(w, i),
+        // Undoes the scale of V_DIV_SCALE, whose direction shows in the quotient so far: AMD's
+        // pseudo-code multiplies by 2^32 (2^64) always, which that scale contradicts.
         V_DIV_FMAS_F32 => {
             let (mut ba, mut bb, mut bc) = ([0; LANES], [0; LANES], [0; LANES]);
             let (a, b) = (fetch32(w, i, 0, &mut ba), fetch32(w, i, 1, &mut bb));
@@ -171,7 +173,11 @@ fn execute_carry(w: &mut Wave, _: &mut Group<'_>, i: &Inst) -> Outcome {
             for l in 0..LANES {
                 let f = f32::from_bits;
                 let sum = f(a[l]).mul_add(f(b[l]), f(c[l]));
-                let scale = if vcc >> l & 1 != 0 { 4_294_967_296.0 } else { 1.0 };
+                let scale = match vcc >> l & 1 != 0 {
+                    true if f(c[l]).abs() >= 2.0 => f32::exp2(64.0),
+                    true => f32::exp2(-64.0),
+                    false => 1.0,
+                };
                 r[l] = (sum * scale).to_bits();
             }
             finish_f32(w, i, &mut r);
@@ -185,7 +191,11 @@ fn execute_carry(w: &mut Wave, _: &mut Group<'_>, i: &Inst) -> Outcome {
             for l in 0..LANES {
                 let f = f64::from_bits;
                 let sum = f(a[l]).mul_add(f(b[l]), f(c[l]));
-                let scale = if vcc >> l & 1 != 0 { 18_446_744_073_709_551_616.0 } else { 1.0 };
+                let scale = match vcc >> l & 1 != 0 {
+                    true if f(c[l]).abs() >= 2.0 => f64::exp2(128.0),
+                    true => f64::exp2(-128.0),
+                    false => 1.0,
+                };
                 r[l] = (sum * scale).to_bits();
             }
             finish_f64(w, i, &mut r);
