@@ -42,7 +42,7 @@ use std::ffi::c_void;
 use std::sync::LazyLock;
 
 pub use module::last_fault;
-pub use runtime::{ConfigError, configure};
+pub use runtime::{ConfigError, configure, default_checkers};
 pub use stats::{KernelStats, take_stats};
 
 static SYMBOLS: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(|| {

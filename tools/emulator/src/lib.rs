@@ -19,6 +19,8 @@ pub use chip::{Chip, UnknownChip};
 pub use code::{CodeImage, Kernel, LoadError};
 pub use counters::Counters;
 pub use fault::{Fault, FaultKind};
-pub use hip::{ConfigError, KernelStats, configure, last_fault, symbol, symbols, take_stats};
+pub use hip::{
+    ConfigError, KernelStats, configure, default_checkers, last_fault, symbol, symbols, take_stats,
+};
 pub use launch::{Checkers, Launch, LaunchError, Options, launch};
 pub use memory::{Allocation, Memory, MemoryError, Owner};

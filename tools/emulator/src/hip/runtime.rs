@@ -66,6 +66,7 @@ pub struct Runtime {
 }
 
 static REQUESTED: Mutex<Option<(Chip, usize)>> = Mutex::new(None);
+static CHECKERS: Mutex<Option<Checkers>> = Mutex::new(None);
 static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
 
 thread_local! {
@@ -92,6 +93,19 @@ pub fn configure(chip: &str, devices: usize) -> std::result::Result<(), ConfigEr
     Ok(())
 }
 
+/// Chooses the checkers for this process where `GPTOSS_EMU_CHECK` names none.
+///
+/// # Errors
+/// The devices are in use already.
+pub fn default_checkers(checkers: Checkers) -> std::result::Result<(), ConfigError> {
+    let mut default = lock(&CHECKERS);
+    if running().is_some() {
+        return Err(ConfigError::InUse);
+    }
+    *default = Some(checkers);
+    Ok(())
+}
+
 /// The runtime, started on first use.
 ///
 /// # Errors
@@ -100,8 +114,14 @@ pub fn configure(chip: &str, devices: usize) -> std::result::Result<(), ConfigEr
 pub fn runtime() -> Result<&'static Runtime> {
     let start = || {
         let requested = *lock(&REQUESTED);
-        match Config::from_environment(requested, |name| std::env::var(name).ok()) {
-            Ok(config) => Some(Runtime::new(&config)),
+        let variable = |name: &str| std::env::var(name).ok();
+        match Config::from_environment(requested, variable) {
+            Ok(mut config) => {
+                if let (Some(checkers), None) = (*lock(&CHECKERS), variable(CHECK)) {
+                    config.options.checkers = checkers;
+                }
+                Some(Runtime::new(&config))
+            }
             Err(error) => {
                 eprintln!("emulator: {error}");
                 None
