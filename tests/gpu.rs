@@ -1,14 +1,17 @@
 //! The device under test.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use bytemuck::Pod;
+use emulator::Checkers;
 use gptoss::device_name::DeviceName;
-use gptoss::gpu::{self, Device, Opened, Stream};
+use gptoss::gpu::{self, Api, Device, DeviceBuffer, DeviceSlice, Kernels, Opened, Stream};
 
 /// Two devices, so that copies between devices are tested where there is no GPU.
 const DEFAULT: &str = "emu:gfx1151x2";
 
-/// Every device of `GPTOSS_TEST_DEVICE`, opened once.
+/// Every device of `GPTOSS_TEST_DEVICE`, opened once; emulated ones with every checker on.
 ///
 /// # Panics
 ///
@@ -18,6 +21,9 @@ pub fn devices() -> &'static [Device] {
     DEVICES.get_or_init(|| {
         let name = std::env::var("GPTOSS_TEST_DEVICE").unwrap_or_else(|_| DEFAULT.to_owned());
         let name: DeviceName = name.parse().unwrap_or_else(|e| panic!("GPTOSS_TEST_DEVICE: {e}"));
+        if matches!(name, DeviceName::Emulator { .. }) {
+            emulator::default_checkers(Checkers::ALL).expect("nothing has used the emulator yet");
+        }
         match gpu::open(&name) {
             Ok(Opened::Gpus { devices, .. }) => devices,
             Ok(Opened::Cpu { why }) => panic!("GPTOSS_TEST_DEVICE: {name} is no GPU: {why}"),
@@ -34,4 +40,62 @@ pub fn device() -> &'static Device {
 /// A stream of the first device.
 pub fn stream() -> Stream {
     Stream::new(device()).expect("a stream")
+}
+
+/// Every kernel on the first device: from `GPTOSS_KERNELS`, a directory with `gfx1151.co` or
+/// `sm_90.ptx`, else built here.
+pub fn kernels() -> &'static Kernels {
+    static KERNELS: OnceLock<Kernels> = OnceLock::new();
+    KERNELS.get_or_init(|| {
+        let arch = &device().properties().arch;
+        let path = match std::env::var_os("GPTOSS_KERNELS") {
+            Some(folder) => {
+                let extension = if device().api() == Api::Cuda { "ptx" } else { "co" };
+                PathBuf::from(folder).join(arch).with_extension(extension)
+            }
+            None => built(arch),
+        };
+        let name = path.display().to_string();
+        let image = std::fs::read(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        Kernels::load(device(), &name, &image).unwrap_or_else(|e| panic!("{e}"))
+    })
+}
+
+fn built(arch: &str) -> PathBuf {
+    let chip = device_build::chip(arch).unwrap_or_else(|e| panic!("{e}"));
+    let built = device_build::build(&[chip], &device_build::default_out());
+    built.unwrap_or_else(|e| panic!("{e}")).remove(0).path
+}
+
+/// Elements after an output that a kernel must leave alone.
+const GUARD: usize = 64;
+
+/// An output, poisoned, with a guard after it: 0xff bytes, so that a missed store of a float is a
+/// NaN.
+pub struct Output<T> {
+    buffer: DeviceBuffer<T>,
+    len: usize,
+}
+
+impl<T: Pod + PartialEq + std::fmt::Debug> Output<T> {
+    /// `len` poisoned elements.
+    pub fn new(stream: &Stream, len: usize) -> Output<T> {
+        let buffer = DeviceBuffer::new(stream.device(), len + GUARD).expect("memory");
+        stream.fill(buffer.view(), 0xff).expect("poison");
+        Output { buffer, len }
+    }
+
+    /// What the kernel writes.
+    pub fn view(&self) -> DeviceSlice<'_, T> {
+        self.buffer.slice(..self.len)
+    }
+
+    /// What it wrote, once the guard has been found untouched.
+    pub fn read(&self, stream: &Stream) -> Vec<T> {
+        let mut values = stream.read(self.buffer.view()).unwrap_or_else(|e| panic!("{e}"));
+        let guard = bytemuck::cast_slice::<T, u8>(&values[self.len..]);
+        assert!(guard.iter().all(|&byte| byte == 0xff), "written past the end of an output");
+        values.truncate(self.len);
+        values
+    }
 }

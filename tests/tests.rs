@@ -7,5 +7,7 @@ mod cpu;
 mod codecs;
 /// The device tests run on: `GPTOSS_TEST_DEVICE`, by default two emulated gfx1151.
 mod gpu;
+/// Every kernel against its f64 oracle. Needs a device and its kernels.
+mod kernels;
 /// Memory, streams, events and graphs of the GPU layer. Needs a device, no kernels.
 mod runtime;

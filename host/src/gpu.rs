@@ -13,12 +13,15 @@
 //! | [`DeviceBuffer`], [`DeviceSlice`] | `hipDeviceptr_t` | `CUdeviceptr` |
 //! | [`PinnedBuffer`] | `hipHostMalloc` | `cuMemHostAlloc` |
 //! | [`Graph`] | `hipGraphExec_t` | `CUgraphExec` |
+//!
+//! [`Kernels`] is every kernel of the table on one device, with a checked launcher for each.
 
 mod buffer;
 mod device;
 mod driver;
 mod error;
 mod graph;
+mod launch;
 mod module;
 mod open;
 mod report;
@@ -29,6 +32,7 @@ pub use device::{Device, Properties};
 pub use driver::{Api, Driver, Virtual};
 pub use error::GpuError;
 pub use graph::Graph;
+pub use launch::Kernels;
 pub use module::{Kernel, LaunchConfig, Module, Resources};
 pub use open::{Opened, open};
 pub use report::{DriverReport, report};

@@ -1,3 +1,5 @@
 //! Slow, obvious f64 versions of every kernel: what the tests compare with.
 
+pub mod basics;
 pub mod model;
+pub mod random;

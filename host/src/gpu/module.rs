@@ -166,7 +166,7 @@ impl Kernel {
     }
 
     /// Queues a launch after checking it against the limits of device and kernel. The arguments
-    /// are packed as C lays out their structure; argument `i` starts at `offsets[i]`.
+    /// are packed as C lays out their structure; `offsets` says where each starts.
     ///
     /// # Safety
     ///
@@ -177,19 +177,20 @@ impl Kernel {
         stream: &Stream,
         config: LaunchConfig,
         packed: &[u8],
-        offsets: &[usize],
+        offsets: impl ExactSizeIterator<Item = usize>,
     ) -> Result<(), GpuError> {
         self.check(stream, config)?;
         let mut params: [*mut c_void; MAX_ARGUMENTS] = [std::ptr::null_mut(); MAX_ARGUMENTS];
-        if offsets.len() > MAX_ARGUMENTS || offsets.iter().any(|&offset| offset >= packed.len()) {
-            return Err(self.refuse(format!(
-                "{} arguments in {} bytes: at most {MAX_ARGUMENTS}, each inside",
-                offsets.len(),
-                packed.len()
-            )));
+        if offsets.len() > MAX_ARGUMENTS {
+            return Err(
+                self.refuse(format!("{} arguments: at most {MAX_ARGUMENTS}", offsets.len()))
+            );
         }
-        for (param, &offset) in params.iter_mut().zip(offsets) {
-            *param = packed[offset..].as_ptr().cast_mut().cast();
+        for (param, offset) in params.iter_mut().zip(offsets) {
+            let Some(argument) = packed.get(offset..).filter(|rest| !rest.is_empty()) else {
+                return Err(self.refuse(format!("argument at {offset} of {} bytes", packed.len())));
+            };
+            *param = argument.as_ptr().cast_mut().cast();
         }
         self.device().enter()?;
         self.allow_lds(config.lds_bytes)?;

@@ -1,0 +1,11 @@
+//! Every kernel against its f64 oracle, on the device under test.
+//!
+//! Outputs are poisoned and guarded, cases are named by the edge they walk, and on the emulator
+//! every checker is on.
+
+/// axpy, RMSNorm, softmax, transpose, scan, histogram.
+mod basics;
+/// The matrix instruction, element by element.
+mod mma;
+/// The number of host threads that emulate.
+mod threads;
