@@ -35,6 +35,10 @@ pub mod tile;
 pub mod transpose;
 pub mod weights;
 
+/// Hash of the table of kernels this was compiled with; the host compares it with its own.
+#[unsafe(no_mangle)]
+pub static KERNEL_TABLE: u64 = shared::kernels::FINGERPRINT;
+
 /// Never runs: panics are compiled to traps.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

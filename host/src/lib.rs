@@ -8,6 +8,7 @@ pub mod export;
 pub mod golden;
 pub mod gpu;
 pub mod harmony;
+pub mod kernels;
 pub mod model;
 pub mod modes;
 pub mod rope;

@@ -3,18 +3,35 @@
 //! One file per kernel family. The host builds a launch from a kernel's `Args`; the device
 //! checks each entry point against its `Signature`; `tools/device-build` checks every code
 //! object's metadata against [`all`], and tells the compiler how many threads share a
-//! workgroup's registers. So the sides cannot disagree.
+//! workgroup's registers. Every code object carries [`FINGERPRINT`], so that one made from
+//! another table is refused when it is loaded. So the sides cannot disagree.
 
-use crate::launch::Kernel;
+use crate::launch::{FINGERPRINT_START, Kernel, add_u64};
 
 pub mod basics;
 pub mod linear;
 pub mod moe;
 
-/// Every kernel.
-pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    [basics::TABLE, linear::TABLE, moe::TABLE, moe::PRODUCTS].into_iter().flatten().copied()
+macro_rules! families {
+    ($($($family:ident)::+),* $(,)?) => {
+        /// Every kernel.
+        pub fn all() -> impl Iterator<Item = &'static Kernel> {
+            [$($($family)::+::TABLE),*].into_iter().flatten().copied()
+        }
+
+        /// Hash of the table. Code objects hold it under the name [`FINGERPRINT_SYMBOL`].
+        pub const FINGERPRINT: u64 = {
+            let hash = FINGERPRINT_START;
+            $(let hash = add_u64(hash, $($family)::+::FINGERPRINT);)*
+            hash
+        };
+    };
 }
+
+families!(basics, linear, moe, moe::products);
+
+/// Symbol of the 64-bit little-endian [`FINGERPRINT`] in a code object or PTX file.
+pub const FINGERPRINT_SYMBOL: &str = "KERNEL_TABLE";
 
 #[cfg(test)]
 mod tests {

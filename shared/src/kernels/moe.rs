@@ -146,8 +146,8 @@ macro_rules! products {
     };
 }
 
-mod products {
-    //! In a module of its own: one table per macro call.
+pub mod products {
+    //! The grouped products, in a module of their own: one table per macro call.
     use super::*;
 
     products! {
@@ -171,8 +171,8 @@ mod products {
 }
 
 pub use products::{
-    TABLE as PRODUCTS, moe_down_skinny_bf16, moe_down_skinny_mxfp4, moe_down_tile_bf16,
-    moe_down_tile_mxfp4, moe_gate_up_skinny_bf16, moe_gate_up_skinny_mxfp4, moe_gate_up_tile_bf16,
+    moe_down_skinny_bf16, moe_down_skinny_mxfp4, moe_down_tile_bf16, moe_down_tile_mxfp4,
+    moe_gate_up_skinny_bf16, moe_gate_up_skinny_mxfp4, moe_gate_up_tile_bf16,
     moe_gate_up_tile_mxfp4,
 };
 

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use crate::cache::{Fingerprint, refresh};
 use crate::check::check;
-use crate::chips::{Chip, Family};
+use crate::chips::{CHIPS, Chip, Family};
 use crate::error::{AtPath, BuildError};
 use crate::library::core_root;
 use crate::toolchain::{TESTED_RUSTC, Toolchain};
@@ -72,7 +72,24 @@ pub fn build(chips: &[Chip], out: &Path) -> Result<Vec<Artifact>, BuildError> {
     });
     let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
     done.sort_by_key(|(i, _)| *i);
+    write_index(out)?;
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Lists what `out` holds, one `NAME.EXT FINGERPRINT` a line, so that a build script has one file
+/// to watch. Left alone when nothing changed.
+fn write_index(out: &Path) -> Result<(), BuildError> {
+    let mut text = String::new();
+    for chip in CHIPS {
+        if let Ok(fingerprint) = fs::read_to_string(out.join(format!("{}.stamp", chip.name))) {
+            text += &format!("{}.{} {fingerprint}\n", chip.name, chip.family.extension());
+        }
+    }
+    let index = out.join("index");
+    if fs::read_to_string(&index).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    fs::write(&index, text).at(&index)
 }
 
 fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
@@ -102,6 +119,7 @@ impl Build {
         let fingerprint = Fingerprint::new((&self.toolchain.id, flags))
             .add_folder(&self.root.join("shared/src"))?
             .add_folder(&self.root.join("device/src"))?
+            .add_folder(&self.root.join("tools/device-build/src"))?
             .finish();
         let stamp = out.join(format!("{}.stamp", chip.name));
         let rebuilt = refresh(&stamp, &fingerprint, &[&path, &listing], || {
@@ -173,14 +191,16 @@ impl Build {
             return Ok(());
         }
         check(chip, &object)?;
-        fs::copy(&text, listing).at(listing)?;
+        let assembly = fs::read_to_string(&text).at(&text)?;
+        fs::write(listing, without_bitcode(&assembly)).at(listing)?;
         fs::copy(&object, path).at(path)?;
         Ok(())
     }
 
     fn rustc(&self, chip: Chip, krate: &str, sysroot: &Path) -> Command {
         let mut rustc = Command::new(&self.toolchain.rustc);
-        rustc.current_dir(&self.root).args(["--edition=2024", "--crate-name", krate, "-L"]);
+        // rustc keeps intermediate files in the working folder, under names that all chips share.
+        rustc.current_dir(sysroot).args(["--edition=2024", "--crate-name", krate, "-L"]);
         rustc.arg(sysroot).args(flags(chip));
         rustc
     }
@@ -228,7 +248,7 @@ fn flags(chip: Chip) -> Vec<String> {
 /// What `device/` is told about the chip.
 fn kernel_flags(chip: Chip) -> Vec<String> {
     let families = Family::ALL.map(|f| format!("\"{}\"", f.name())).join(",");
-    let chips = crate::chips::CHIPS.map(|c| format!("\"{}\"", c.name)).join(",");
+    let chips = CHIPS.map(|c| format!("\"{}\"", c.name)).join(",");
     vec![
         format!("--check-cfg=cfg(family, values({families}))"),
         format!("--check-cfg=cfg(chip, values({chips}))"),
@@ -258,6 +278,20 @@ fn kernel_attributes(chip: Chip) -> String {
         };
     }
     lines
+}
+
+/// The listing less the module's bitcode and rustc's command line, which LTO puts in front of it
+/// as strings.
+fn without_bitcode(assembly: &str) -> String {
+    let mut keep = true;
+    let lines = assembly.lines().filter(|line| {
+        let line = line.trim_start();
+        if line.starts_with(".section") || line.starts_with(".amdgcn_target") {
+            keep = !(line.contains(".llvmbc") || line.contains(".llvmcmd"));
+        }
+        keep
+    });
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn emit(kind: &str, path: &Path) -> OsString {
