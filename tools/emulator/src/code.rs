@@ -78,6 +78,7 @@ pub(crate) struct Start {
 pub struct CodeImage {
     memory: Arc<Memory>,
     base: u64,
+    owner: Owner,
     chip: Chip,
     kernels: Vec<Kernel>,
     starts: Vec<Start>,
@@ -106,6 +107,7 @@ impl CodeImage {
         let mut image = CodeImage {
             memory: memory.clone(),
             base,
+            owner,
             chip,
             kernels: Vec::new(),
             starts: Vec::new(),
@@ -129,6 +131,11 @@ impl CodeImage {
     /// The chip it runs on.
     pub fn chip(&self) -> Chip {
         self.chip
+    }
+
+    /// Whose memory it is in, and so which device runs its kernels.
+    pub fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// All kernels, in the metadata's order.

@@ -19,6 +19,17 @@ pub enum FaultKind {
         /// The allocation closest to it.
         nearest: Option<Allocation>,
     },
+    /// An access to the memory of a device that this one has no peer access to.
+    NoPeerAccess {
+        /// First byte of the access.
+        address: u64,
+        /// Its length.
+        bytes: usize,
+        /// `load`, `store` or `atomic`.
+        access: &'static str,
+        /// The device whose memory it is.
+        peer: usize,
+    },
     /// An LDS access past the workgroup's allocation.
     LdsOutOfBounds {
         /// Byte offset in LDS.
@@ -67,6 +78,11 @@ impl fmt::Display for FaultKind {
                 let near = near(nearest);
                 write!(f, "illegal address: {access} of {bytes} bytes at 0x{address:x} ({near})")
             }
+            FaultKind::NoPeerAccess { address, bytes, access, peer } => write!(
+                f,
+                "illegal address: {access} of {bytes} bytes at 0x{address:x}, in memory of device \
+                 {peer}, to which peer access is not enabled"
+            ),
             FaultKind::LdsOutOfBounds { address, bytes, size } => write!(
                 f,
                 "LDS access out of bounds: {bytes} bytes at {address}, the workgroup has {size}"

@@ -5,8 +5,8 @@ mod dispatch;
 
 use crate::code::{CodeImage, Kernel, Start};
 use crate::counters::Counters;
-use crate::fault::Fault;
-use crate::memory::Memory;
+use crate::fault::{Fault, FaultKind};
+use crate::memory::{Memory, Owner};
 
 pub(crate) use dispatch::Dispatch;
 
@@ -96,14 +96,38 @@ pub fn launch(
     options: &Options,
 ) -> Result<Counters, LaunchError> {
     let code = launch.code;
-    let (Some(kernel), Some(start)) = (code.kernel(launch.kernel), code.start(launch.kernel))
-    else {
-        return Err(LaunchError::Invalid(format!("no kernel named `{}`", launch.kernel)));
-    };
-    validate(launch, kernel, start).map_err(LaunchError::Invalid)?;
+    let (kernel, start) = checked(launch).map_err(LaunchError::Invalid)?;
     let dispatch =
         Dispatch::new(memory, launch, kernel, start, options).map_err(LaunchError::Invalid)?;
-    dispatch.run().map_err(|fault| LaunchError::Fault(Box::new(fault)))
+    dispatch.run().map_err(|mut fault| {
+        name_the_peer(memory, code.owner(), &mut fault.kind);
+        LaunchError::Fault(Box::new(fault))
+    })
+}
+
+/// Refuses a launch that could not begin, as [`launch()`] would.
+///
+/// # Errors
+/// The reason, with the offending value and what the kernel takes.
+pub fn check(launch: &Launch<'_>) -> Result<(), String> {
+    checked(launch).map(drop)
+}
+
+fn checked<'a>(launch: &Launch<'a>) -> Result<(&'a Kernel, &'a Start), String> {
+    let found = launch.code.kernel(launch.kernel).zip(launch.code.start(launch.kernel));
+    let (kernel, start) = found.ok_or_else(|| format!("no kernel named `{}`", launch.kernel))?;
+    validate(launch, kernel, start)?;
+    Ok((kernel, start))
+}
+
+/// Tells an access to another device's memory from one to no memory.
+fn name_the_peer(memory: &Memory, here: Owner, kind: &mut FaultKind) {
+    if let FaultKind::IllegalAddress { address, bytes, access, .. } = *kind
+        && let Some(Owner::Device(peer)) = memory.find(address).map(|found| found.owner)
+        && here != Owner::Device(peer)
+    {
+        *kind = FaultKind::NoPeerAccess { address, bytes, access, peer };
+    }
 }
 
 /// Refuses what the kernel or the chip cannot take.

@@ -4,6 +4,7 @@
 //! Allocations are kept apart by gaps, so an index that runs over the end of one does not land in
 //! the next. Fresh memory holds [`POISON`], a NaN in every float width and an absurd index.
 
+use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
@@ -153,6 +154,8 @@ pub(crate) type Snapshot = Arc<Vec<Arc<Region>>>;
 #[derive(Debug, Default)]
 pub struct Memory {
     regions: RwLock<Snapshot>,
+    /// Pairs of devices, the first of which may reach the second's memory.
+    peers: RwLock<BTreeSet<(usize, usize)>>,
     track: AtomicBool,
 }
 
@@ -166,6 +169,13 @@ impl Memory {
     /// checker for uninitialised reads sees nothing in memory allocated without it.
     pub fn track_initialisation(&self, on: bool) {
         self.track.store(on, Ordering::Relaxed);
+    }
+
+    /// Lets kernels of `device` reach the memory of `peer`, or no longer, from their next launch
+    /// on. Returns whether that is a change.
+    pub fn set_peer_access(&self, device: usize, peer: usize, allowed: bool) -> bool {
+        let mut peers = self.peers.write().unwrap_or_else(|e| e.into_inner());
+        if allowed { peers.insert((device, peer)) } else { peers.remove(&(device, peer)) }
     }
 
     /// Maps `bytes` of poisoned memory, aligned to a page. Zero bytes take one.
@@ -299,6 +309,19 @@ impl Memory {
     /// The allocations as they are now; holding it keeps them mapped.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.regions.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Of the allocations as they are now, those that a kernel of `owner` may touch.
+    pub(crate) fn reachable(&self, owner: Owner) -> Vec<Arc<Region>> {
+        let peers = self.peers.read().unwrap_or_else(|e| e.into_inner());
+        let reaches = |other| match (owner, other) {
+            (Owner::Device(device), Owner::Device(other)) => {
+                device == other || peers.contains(&(device, other))
+            }
+            _ => true,
+        };
+        let regions = self.snapshot();
+        regions.iter().filter(|region| reaches(region.allocation.owner)).cloned().collect()
     }
 
     fn insert(&self, region: Region) {
@@ -443,6 +466,23 @@ mod tests {
         memory.free(first).unwrap();
         let second = memory.allocate(Owner::Device(0), 4096).unwrap();
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_device_reaches_its_own_and_pinned_memory_and_that_of_its_peers() {
+        let memory = Memory::new();
+        let owners = [Owner::Device(0), Owner::Device(1), Owner::HostPinned];
+        let bases = owners.map(|owner| memory.allocate(owner, 16).unwrap());
+        let reachable = |device| {
+            let regions = memory.reachable(Owner::Device(device));
+            bases.map(|base| covering(&regions, base, 16).is_some())
+        };
+        assert_eq!(reachable(0), [true, false, true]);
+        assert!(memory.set_peer_access(0, 1, true));
+        assert!(!memory.set_peer_access(0, 1, true));
+        assert_eq!((reachable(0), reachable(1)), ([true; 3], [false, true, true]));
+        assert!(memory.set_peer_access(0, 1, false));
+        assert_eq!(reachable(0), [true, false, true]);
     }
 
     #[test]

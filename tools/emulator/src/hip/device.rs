@@ -1,6 +1,5 @@
 //! Virtual devices and the calls that choose and describe them.
 
-use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::{Arc, Mutex};
 
@@ -26,20 +25,12 @@ pub struct Device {
     pub memory_bytes: usize,
     pub streams: Mutex<Streams>,
     fault: Mutex<Option<Error>>,
-    peers: Mutex<BTreeSet<usize>>,
 }
 
 impl Device {
     /// An idle device.
     pub fn new(index: usize, chip: Chip, memory_bytes: usize) -> Self {
-        Self {
-            index,
-            chip,
-            memory_bytes,
-            streams: Mutex::default(),
-            fault: Mutex::default(),
-            peers: Mutex::default(),
-        }
+        Self { index, chip, memory_bytes, streams: Mutex::default(), fault: Mutex::default() }
     }
 
     /// The failure that a kernel left behind. It stays until the device is reset.
@@ -326,7 +317,10 @@ super::export::exports! {
         module::forget(device);
         registration::forget(device.index);
         memory::forget(device)?;
-        lock(&device.peers).clear();
+        let runtime = runtime()?;
+        for peer in &runtime.devices {
+            runtime.memory.set_peer_access(device.index, peer.index, false);
+        }
         *lock(&device.fault) = None;
         Ok(())
     }
@@ -380,7 +374,7 @@ super::export::exports! {
         if here.index == peer.index {
             return Err(Error::InvalidDevice);
         }
-        let new = lock(&here.peers).insert(peer.index);
+        let new = runtime()?.memory.set_peer_access(here.index, peer.index, true);
         if new { Ok(()) } else { Err(Error::PeerAccessAlreadyEnabled) }
     }
 
@@ -390,7 +384,7 @@ super::export::exports! {
     /// None beyond the C ABI.
     fn hipDeviceDisablePeerAccess(peer: c_int) {
         let (here, peer) = (current()?, device(peer)?);
-        let known = lock(&here.peers).remove(&peer.index);
+        let known = runtime()?.memory.set_peer_access(here.index, peer.index, false);
         if known { Ok(()) } else { Err(Error::PeerAccessNotEnabled) }
     }
 

@@ -115,20 +115,34 @@ impl KernelLaunch {
         dynamic_lds: u32,
         arguments: Box<[u8]>,
     ) -> Result<Self> {
-        let chip = function.module.device.chip.properties();
-        let kernel = function.kernel();
-        let threads = block.iter().map(|&n| u64::from(n)).product::<u64>();
-        let most = u64::from(kernel.max_threads.min(chip.max_threads_per_workgroup));
         // A dispatch packet counts work items in 32 bits.
         let items_fit = grid.iter().zip(block).all(|(&groups, n)| groups.checked_mul(n).is_some());
-        if grid.contains(&0) || !(1..=most).contains(&threads) || !items_fit {
+        if !items_fit {
             return Err(Error::InvalidConfiguration);
         }
-        let lds = u64::from(kernel.lds_bytes) + u64::from(dynamic_lds);
-        if lds > u64::from(chip.lds_bytes) {
+        let lds = u64::from(function.kernel().lds_bytes) + u64::from(dynamic_lds);
+        if lds > u64::from(function.module.device.chip.properties().lds_bytes) {
             return Err(Error::LaunchOutOfResources);
         }
-        Ok(Self { function, grid, block, dynamic_lds, arguments })
+        let launch = Self { function, grid, block, dynamic_lds, arguments };
+        match crate::launch::check(&launch.as_launch()) {
+            Ok(()) => Ok(launch),
+            Err(reason) => {
+                eprintln!("emulator: {reason}");
+                Err(Error::InvalidConfiguration)
+            }
+        }
+    }
+
+    fn as_launch(&self) -> Launch<'_> {
+        Launch {
+            code: &self.function.module.image,
+            kernel: &self.function.kernel().name,
+            grid: self.grid,
+            block: self.block,
+            dynamic_lds: self.dynamic_lds,
+            kernarg: &self.arguments,
+        }
     }
 
     /// Runs the kernel to its end and adds what it counted to the statistics.
@@ -137,18 +151,9 @@ impl KernelLaunch {
     /// The HIP error of the fault, which is printed and kept for [`last_fault`].
     pub fn run(&self, device: &Device) -> Result {
         let runtime = runtime()?;
-        let kernel = self.function.kernel();
-        let launch = Launch {
-            code: &self.function.module.image,
-            kernel: &kernel.name,
-            grid: self.grid,
-            block: self.block,
-            dynamic_lds: self.dynamic_lds,
-            kernarg: &self.arguments,
-        };
-        match crate::launch(&runtime.memory, &launch, &runtime.options) {
+        match crate::launch(&runtime.memory, &self.as_launch(), &runtime.options) {
             Ok(counters) => {
-                lock(&runtime.stats).add(&kernel.name, counters);
+                lock(&runtime.stats).add(&self.function.kernel().name, counters);
                 Ok(())
             }
             Err(error) => {
@@ -167,6 +172,7 @@ fn code_of(error: &LaunchError) -> Error {
     };
     match fault.kind {
         FaultKind::IllegalAddress { .. }
+        | FaultKind::NoPeerAccess { .. }
         | FaultKind::LdsOutOfBounds { .. }
         | FaultKind::ScratchOutOfBounds { .. } => Error::IllegalAddress,
         // Unknown instructions too: HIP has no code of their own for them.

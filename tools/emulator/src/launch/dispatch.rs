@@ -68,7 +68,7 @@ impl Dispatch {
         options: &Options,
     ) -> Result<Dispatch, String> {
         let arguments = Block::new(launch, kernel, start);
-        let mut regions = memory.snapshot().to_vec();
+        let mut regions = memory.reachable(launch.code.owner());
         let region = arguments.region();
         let at = regions.partition_point(|r| r.allocation.base < region.allocation.base);
         regions.insert(at, Arc::new(region));

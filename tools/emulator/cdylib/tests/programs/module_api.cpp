@@ -109,6 +109,26 @@ static void histogram(hipModule_t module, hipStream_t stream) {
     REQUIRE(download(counts, 16) == expected);
 }
 
+// What cannot begin is refused at the call and leaves the device as it was.
+static void refusals(hipModule_t module, hipStream_t stream) {
+    hipFunction_t kernel = function(module, "block_sums");
+    void *x = nullptr, *sums = nullptr;
+    unsigned count = 0;
+    void *parameters[] = {&x, &sums, &count}, *missing[] = {&x, nullptr, &count};
+    auto launch = [&](unsigned grid, unsigned threads, unsigned lds, void **arguments) {
+        return hipModuleLaunchKernel(kernel, grid, 1, 1, threads, 1, 1, lds, stream, arguments,
+                                     nullptr);
+    };
+    REQUIRE(launch(0, block, 0, parameters) == hipErrorInvalidConfiguration);
+    REQUIRE(launch(1, 0, 0, parameters) == hipErrorInvalidConfiguration);
+    REQUIRE(launch(1, 1025, 0, parameters) == hipErrorInvalidConfiguration);
+    REQUIRE(launch(1u << 31, 1024, 0, parameters) == hipErrorInvalidConfiguration);
+    REQUIRE(launch(1, block, 64 << 10, parameters) == hipErrorLaunchOutOfResources);
+    REQUIRE(launch(1, block, 0, missing) == hipErrorInvalidValue);
+    REQUIRE(launch(1, block, 0, nullptr) == hipErrorInvalidValue);
+    CHECK(hipDeviceSynchronize());
+}
+
 static void stray(hipModule_t module) {
     unsigned *p = upload(std::vector<unsigned>(4, 0));
     void *parameters[] = {&p};
@@ -122,12 +142,35 @@ static void stray(hipModule_t module) {
     CHECK(hipMalloc(&q, 16));
 }
 
+// Device 0 writes into device 1's memory, which takes peer access.
+static void peers(const char *file) {
+    CHECK(hipSetDevice(1));
+    unsigned *theirs = upload(std::vector<unsigned>(16, 1));
+    CHECK(hipSetDevice(0));
+    unsigned *values = nullptr, *pinned = nullptr, count = 16;
+    CHECK(hipHostMalloc(reinterpret_cast<void **>(&pinned), 16 * sizeof *pinned));
+    for (unsigned i = 0; i < 16; i++) pinned[i] = i;
+    values = pinned;
+    void *parameters[] = {&values, &theirs, &count};
+    for (bool allowed : {false, true}) {
+        hipModule_t module = nullptr;
+        CHECK(hipModuleLoad(&module, file));
+        if (allowed) CHECK(hipDeviceEnablePeerAccess(1, 0));
+        CHECK(hipModuleLaunchKernel(function(module, "histogram"), 1, 1, 1, block, 1, 1, 0,
+                                    nullptr, parameters, nullptr));
+        REQUIRE(hipDeviceSynchronize() == (allowed ? hipSuccess : hipErrorIllegalAddress));
+        if (!allowed) CHECK(hipDeviceReset());
+    }
+    REQUIRE(download(theirs, 16) == std::vector<unsigned>(16, 2));
+    CHECK(hipHostFree(pinned));
+}
+
 int main(int argc, char **argv) {
     if (argc != 2) return 2;
     int devices = 0, lanes = 0;
     CHECK(hipInit(0));
     CHECK(hipGetDeviceCount(&devices));
-    REQUIRE(devices == 1);
+    REQUIRE(devices == 2);
     hipDeviceProp_t properties;
     CHECK(hipGetDeviceProperties(&properties, 0));
     REQUIRE(!std::strcmp(properties.gcnArchName, "gfx1100"));
@@ -146,6 +189,8 @@ int main(int argc, char **argv) {
     axpy(module, stream);
     block_sums(module, stream);
     histogram(module, stream);
+    refusals(module, stream);
     stray(module);
+    peers(argv[1]);
     std::puts("passed");
 }
