@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gptoss: {}", one_line(&format!("{error:#}")));
-            ExitCode::from(FAILURE)
+            ExitCode::from(if is_interrupt(&error) { interrupt::EXIT_CODE } else { FAILURE })
         }
     }
 }
@@ -106,6 +106,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     })
+}
+
+fn is_interrupt(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(gptoss::model::ModelError::Interrupted { .. }))
 }
 
 /// A bug is reported like any error: one line. `RUST_BACKTRACE` brings the whole story back.

@@ -16,8 +16,14 @@ use crate::model::{Experts, Matrix, ModelConfig, ModelError, Weights, config, sh
 ///
 /// Every value is converted to f32 exactly. Memory is bounded by a few MB per thread whatever the
 /// model's size. The file is made under another name and renamed when it is whole; after an error
-/// nothing is left. Progress is counted in bytes written.
-pub fn run(weights: &Weights, out: &Path, progress: &ProgressBar) -> Result<(), ModelError> {
+/// nothing is left. Progress is counted in bytes written; `interrupted` is asked now and then
+/// whether to give up.
+pub fn run(
+    weights: &Weights,
+    out: &Path,
+    progress: &ProgressBar,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Result<(), ModelError> {
     let header = header(&weights.config).map_err(|reason| ModelError::file(out, reason))?;
     if out.is_dir() {
         return Err(ModelError::file(out, "is a folder, expected the name of a file"));
@@ -33,8 +39,9 @@ pub fn run(weights: &Weights, out: &Path, progress: &ProgressBar) -> Result<(), 
         .map_err(ModelError::io(parent))?;
     let size = bin::file_bytes(&weights.config);
     progress.set_length(size);
-    write(weights, &header, partial.as_file(), progress).map_err(|e| match e {
+    write(weights, &header, partial.as_file(), progress, interrupted).map_err(|e| match e {
         WriteError::Io(source) => ModelError::io(out)(source),
+        WriteError::Interrupted => ModelError::Interrupted { path: out.to_owned() },
         WriteError::NonFinite(name) => {
             ModelError::file(out, format!("{name} holds a value that is not finite"))
         }
@@ -159,6 +166,7 @@ fn jobs(weights: &Weights) -> Vec<Job<'_>> {
 
 enum WriteError {
     Io(io::Error),
+    Interrupted,
     NonFinite(String),
 }
 
@@ -167,11 +175,15 @@ fn write(
     header: &[u8],
     file: &File,
     progress: &ProgressBar,
+    interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), WriteError> {
     file.set_len(bin::file_bytes(&weights.config)).map_err(WriteError::Io)?;
     file.write_all_at(header, 0).map_err(WriteError::Io)?;
     progress.inc(header.len() as u64);
     jobs(weights).par_iter().try_for_each_init(Vec::new, |values, job| {
+        if interrupted() {
+            return Err(WriteError::Interrupted);
+        }
         let [_, cols] = job.part.shape();
         values.resize(job.rows.len() * cols, 0.0);
         job.part.decode(job.rows.clone(), values);

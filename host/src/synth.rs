@@ -168,8 +168,13 @@ pub fn in_memory(options: &Options) -> Result<Weights, ModelError> {
 /// Writes the model as a Hugging Face snapshot into the new folder `out`.
 ///
 /// The folder appears under its name only when it is complete; after an error nothing is left.
-/// Progress is counted in bytes.
-pub fn run(options: &Options, out: &Path, progress: &ProgressBar) -> Result<(), ModelError> {
+/// Progress is counted in bytes; `interrupted` is asked now and then whether to give up.
+pub fn run(
+    options: &Options,
+    out: &Path,
+    progress: &ProgressBar,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Result<(), ModelError> {
     options.config.check().map_err(|e| ModelError::file(out, e))?;
     let occupied = match fs::read_dir(out) {
         Ok(mut entries) => entries.next().is_some(),
@@ -188,7 +193,10 @@ pub fn run(options: &Options, out: &Path, progress: &ProgressBar) -> Result<(), 
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777))
         .tempdir_in(parent)
         .map_err(ModelError::io(parent))?;
-    write_snapshot(options, partial.path(), progress)?;
+    write_snapshot(options, partial.path(), progress, &|| match interrupted() {
+        true => Err(ModelError::Interrupted { path: out.to_owned() }),
+        false => Ok(()),
+    })?;
     fs::rename(partial.path(), out).map_err(ModelError::io(out))?;
     // Renamed: there is nothing left for the guard to remove.
     let _ = partial.keep();
@@ -196,7 +204,12 @@ pub fn run(options: &Options, out: &Path, progress: &ProgressBar) -> Result<(), 
     Ok(())
 }
 
-fn write_snapshot(options: &Options, dir: &Path, progress: &ProgressBar) -> Result<(), ModelError> {
+fn write_snapshot(
+    options: &Options,
+    dir: &Path,
+    progress: &ProgressBar,
+    go_on: &(dyn Fn() -> Result<(), ModelError> + Sync),
+) -> Result<(), ModelError> {
     let specs = specs(options);
     progress.set_length(specs.iter().map(|spec| spec.bytes).sum());
     let files = plan(&specs, options.shard_bytes);
@@ -221,6 +234,7 @@ fn write_snapshot(options: &Options, dir: &Path, progress: &ProgressBar) -> Resu
         }
     }
     jobs.par_iter().try_for_each_init(Vec::new, |buffer, job| {
+        go_on()?;
         let spec = &specs[job.stream];
         buffer.resize((spec.bytes - job.offset).min(CHUNK as u64) as usize, 0);
         spec.fill(options.seed, job.stream, job.offset, buffer);

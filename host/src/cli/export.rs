@@ -8,7 +8,7 @@ use gptoss::export;
 use gptoss::model::{self, LoadOptions};
 
 use super::args::BinLayoutArg;
-use super::{Console, progress};
+use super::{Console, interrupt, progress};
 
 /// Writes a model as a reference .bin (every value in f32).
 #[derive(clap::Args)]
@@ -36,7 +36,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let options = LoadOptions { bin_layout: args.bin_layout.into() };
     let weights = model::load(&args.checkpoint, &options)?;
     let bar = progress::bytes("export");
-    export::run(&weights, &args.out, &bar)?;
+    interrupt::catch()?;
+    export::run(&weights, &args.out, &bar, &interrupt::asked)?;
     console.line(format!("wrote {}", args.out.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use gptoss::model::Dtype;
 use gptoss::synth;
 
-use super::{Console, progress};
+use super::{Console, interrupt, progress};
 
 /// Writes a Hugging Face snapshot with seeded random weights.
 #[derive(clap::Args)]
@@ -75,7 +75,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Experts::Bf16 => synth::ExpertFormat::Bf16,
     };
     let bar = progress::bytes("synth");
-    synth::run(&options, &args.out, &bar)?;
+    interrupt::catch()?;
+    synth::run(&options, &args.out, &bar, &interrupt::asked)?;
     Console::stdout(None)?.line(format!("wrote {}", args.out.display()))?;
     Ok(ExitCode::SUCCESS)
 }

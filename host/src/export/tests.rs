@@ -18,7 +18,7 @@ fn snapshot(name: &str) -> Weights {
 fn export(weights: &Weights) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("model.bin");
-    run(weights, &out, &ProgressBar::hidden()).unwrap();
+    run(weights, &out, &ProgressBar::hidden(), &|| false).unwrap();
     (dir, out)
 }
 
@@ -153,7 +153,7 @@ fn a_model_the_format_cannot_express_is_refused() {
         change(&mut weights.config);
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("model.bin");
-        let error = run(&weights, &out, &ProgressBar::hidden()).unwrap_err().to_string();
+        let error = run(&weights, &out, &ProgressBar::hidden(), &|| false).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
@@ -173,7 +173,7 @@ fn a_weight_that_is_not_finite_leaves_no_file() {
     *scales = crate::model::Bytes::new(store, range).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("model.bin");
-    let error = run(&weights, &out, &ProgressBar::hidden()).unwrap_err().to_string();
+    let error = run(&weights, &out, &ProgressBar::hidden(), &|| false).unwrap_err().to_string();
     assert!(error.contains("mlp1 of layer 1"), "{error}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -184,7 +184,7 @@ fn an_unwritable_path_is_named() {
     let weights = snapshot("tiny_bf16");
     let gone = dir.path().join("gone/model.bin");
     for path in [gone.as_path(), dir.path()] {
-        let error = run(&weights, path, &ProgressBar::hidden()).unwrap_err().to_string();
+        let error = run(&weights, path, &ProgressBar::hidden(), &|| false).unwrap_err().to_string();
         assert!(error.contains(dir.path().to_str().unwrap()), "{error}");
     }
 }
@@ -225,4 +225,15 @@ fn a_bin_read_back_gives_the_same_logits() {
         let worst = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(got.iter().all(|l| l.is_finite()) && worst <= 1e-4, "{name}: {worst}");
     }
+}
+
+#[test]
+fn an_interrupted_export_leaves_the_old_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("model.bin");
+    std::fs::write(&out, "old").unwrap();
+    let error = run(&snapshot("tiny_bf16"), &out, &ProgressBar::hidden(), &|| true).unwrap_err();
+    assert!(error.to_string().ends_with("interrupted, nothing was written"), "{error}");
+    assert_eq!(std::fs::read(&out).unwrap(), b"old");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }

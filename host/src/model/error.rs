@@ -45,6 +45,12 @@ pub enum ModelError {
         /// The first few.
         names: Vec<String>,
     },
+    /// The user asked to stop.
+    #[error("{path}: interrupted, nothing was written", path = path.display())]
+    Interrupted {
+        /// What was being written.
+        path: PathBuf,
+    },
     /// A value that must be finite is not.
     #[error("{path}: tensor {name} holds {value} at index {index}, expected finite values",
         path = path.display())]

@@ -100,12 +100,12 @@ fn is_plain(name: &str) -> bool {
 
 /// Maps a file read-only.
 pub(crate) fn map(path: &Path) -> Result<Arc<Store>, ModelError> {
-    let file = File::open(path).map_err(ModelError::io(path))?;
-    let size = file.metadata().map_err(ModelError::io(path))?;
-    if !size.is_file() {
+    // Asked before opening: to open a pipe is to wait for its other end.
+    if !std::fs::metadata(path).map_err(ModelError::io(path))?.is_file() {
         return Err(ModelError::file(path, "not a regular file"));
     }
-    if size.len() == 0 {
+    let file = File::open(path).map_err(ModelError::io(path))?;
+    if file.metadata().map_err(ModelError::io(path))?.len() == 0 {
         return Err(ModelError::file(path, "the file is empty"));
     }
     // SAFETY: the map is private and read-only. Nothing in this process writes model files in

@@ -13,7 +13,7 @@ fn small(seed: u64) -> Options {
 fn write(options: &Options) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("model");
-    run(options, &out, &ProgressBar::hidden()).unwrap();
+    run(options, &out, &ProgressBar::hidden(), &|| false).unwrap();
     (dir, out)
 }
 
@@ -119,7 +119,7 @@ fn a_chunk_is_the_same_alone_and_within_its_tensor() {
 fn an_occupied_folder_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("keep"), "x").unwrap();
-    let error = run(&small(1), dir.path(), &ProgressBar::hidden()).unwrap_err();
+    let error = run(&small(1), dir.path(), &ProgressBar::hidden(), &|| false).unwrap_err();
     assert!(error.to_string().contains("not empty"), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
@@ -129,7 +129,7 @@ fn an_unwritable_place_is_named_and_nothing_stays() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "x").unwrap();
-    let error = run(&small(1), &file.join("model"), &ProgressBar::hidden()).unwrap_err();
+    let error = run(&small(1), &file.join("model"), &ProgressBar::hidden(), &|| false).unwrap_err();
     assert!(error.to_string().contains("file"), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
@@ -149,4 +149,13 @@ fn nano_is_the_preset() {
     let weights = nano();
     assert_eq!(weights.config, Preset::Nano.config());
     assert_eq!(weights.layers.len(), 4);
+}
+
+#[test]
+fn an_interrupted_model_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("model");
+    let error = run(&small(1), &out, &ProgressBar::hidden(), &|| true).unwrap_err();
+    assert!(error.to_string().ends_with("model: interrupted, nothing was written"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
