@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
         // Whoever reads our output has enough: `gptoss ... | head` is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gptoss: {}", one_line(&format!("{error:#}")));
+            eprintln!("gptoss: {}", one_line(&message(&error)));
             ExitCode::from(if is_interrupt(&error) { interrupt::EXIT_CODE } else { FAILURE })
         }
     }
@@ -98,6 +98,17 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The error and its causes, without those that the text before already ends with.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.ends_with(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
