@@ -7,6 +7,8 @@
 // Register arrays must be indexed by constants after unrolling: an iterator over one leaves it in
 // memory, because it is unrolled only after the array was given up on.
 #![allow(clippy::needless_range_loop)]
+// A kernel's arguments are scalars and pointers: see `shared::launch`.
+#![allow(clippy::too_many_arguments)]
 // The kernel calling convention.
 #![feature(abi_gpu_kernel)]
 // Workgroup memory sized by the launch; a GPU target has no static kind.
@@ -21,6 +23,7 @@
 #![cfg_attr(target_arch = "nvptx64", feature(stdarch_nvptx, asm_experimental_arch))]
 
 pub mod arch;
+pub mod attention;
 pub mod axpy;
 pub mod histogram;
 pub mod linear;

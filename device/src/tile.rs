@@ -11,7 +11,10 @@
 #[cfg_attr(family = "nvptx", path = "tile/nvptx.rs")]
 mod chip;
 
-pub use chip::{FAMILY, LANE_ROWS, Operand, acc_index, lane_row, mma_half};
+pub use chip::{
+    FAMILY, LANE_ROWS, Operand, X_SLOTS, acc_index, lane_row, mma_half, over_w, probabilities,
+    score_key, x_slot,
+};
 use shared::block::BLOCK_BYTES;
 use shared::frag::Frag as _;
 

@@ -8,6 +8,7 @@
 
 use crate::launch::{FINGERPRINT_START, Kernel, add_u64};
 
+pub mod attention;
 pub mod basics;
 pub mod linear;
 pub mod moe;
@@ -28,7 +29,7 @@ macro_rules! families {
     };
 }
 
-families!(basics, linear, moe, moe::products);
+families!(attention, basics, linear, moe, moe::products);
 
 /// Symbol of the 64-bit little-endian [`FINGERPRINT`] in a code object or PTX file.
 pub const FINGERPRINT_SYMBOL: &str = "KERNEL_TABLE";

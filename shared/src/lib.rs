@@ -10,6 +10,7 @@ pub mod block;
 pub mod exp;
 pub mod frag;
 pub mod kernels;
+pub mod kv;
 pub mod launch;
 pub mod model;
 pub mod mxfp4;

@@ -6,7 +6,7 @@ use shared::block::{CHUNK_STRIDE_BYTES, Family};
 use shared::frag::Frag as _;
 
 use super::Acc;
-use crate::arch::{self, Mma, Vec16, load_16};
+use crate::arch::{self, Mma, Vec16, load_16, pack_bf16, shuffle_xor_f32};
 
 /// The family, as the host knows it.
 pub const FAMILY: Family = Family::Gfx12;
@@ -60,4 +60,32 @@ pub fn mma_half<const HALF: usize>(w: &Operand, x: &Operand, acc: &mut Acc) {
     // SAFETY: a chunk is the eight bf16 of an instruction operand.
     let [w, x] = [w, x].map(|o| unsafe { transmute::<Vec16, arch::AbFrag>(o.0[HALF]) });
     *acc = arch::mma(w, x, *acc);
+}
+
+/// Results of different x one lane holds.
+pub const X_SLOTS: usize = 1;
+
+/// Which of the lane's x element `i` of a result belongs to.
+#[inline(always)]
+pub fn x_slot(_i: usize) -> usize {
+    0
+}
+
+/// Combines values over the lanes that hold the same x. The order is fixed. Collective.
+#[inline(always)]
+pub fn over_w(x: f32, op: impl Fn(f32, f32) -> f32) -> f32 {
+    op(x, shuffle_xor_f32::<16>(x))
+}
+
+/// The key, of 32, whose scores are row `row` of score tile `tile`: chosen so that
+/// [`probabilities`] finds a lane's keys where the operand wants them.
+#[inline(always)]
+pub fn score_key(tile: u32, row: u32) -> u32 {
+    tile * 16 + row
+}
+
+/// The X operand whose k are 32 keys, from the two tiles of their probabilities. Collective.
+#[inline(always)]
+pub fn probabilities(tiles: [Acc; 2]) -> Operand {
+    Operand(tiles.map(|p| Vec16([0, 2, 4, 6].map(|i| pack_bf16(p[i], p[i + 1])))))
 }

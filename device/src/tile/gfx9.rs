@@ -7,7 +7,7 @@ use shared::block::{CHUNK_STRIDE_BYTES, Family};
 use shared::frag::Frag as _;
 
 use super::Acc;
-use crate::arch::{self, Mma, Vec16, load_16};
+use crate::arch::{self, Mma, Vec16, load_16, pack_bf16, shuffle_xor_f32};
 
 /// The family, as the host knows it.
 pub const FAMILY: Family = Family::Gfx9;
@@ -59,4 +59,39 @@ impl Operand {
 pub fn mma_half<const HALF: usize>(w: &Operand, x: &Operand, acc: &mut Acc) {
     let half = |o: &Operand| [o.0.0[2 * HALF], o.0.0[2 * HALF + 1]];
     *acc = arch::mma(half(w), half(x), *acc);
+}
+
+/// Results of different x one lane holds.
+pub const X_SLOTS: usize = 1;
+
+/// Which of the lane's x element `i` of a result belongs to.
+#[inline(always)]
+pub fn x_slot(_i: usize) -> usize {
+    0
+}
+
+/// Combines values over the lanes that hold the same x. The order is fixed. Collective.
+#[inline(always)]
+pub fn over_w(x: f32, op: impl Fn(f32, f32) -> f32) -> f32 {
+    let x = op(x, shuffle_xor_f32::<16>(x));
+    op(x, shuffle_xor_f32::<32>(x))
+}
+
+/// The key, of 32, whose scores are row `row` of score tile `tile`: chosen so that
+/// [`probabilities`] finds a lane's keys where the operand wants them.
+#[inline(always)]
+pub fn score_key(tile: u32, row: u32) -> u32 {
+    row / 4 * 8 + tile * 4 + row % 4
+}
+
+/// The X operand whose k are 32 keys, from the two tiles of their probabilities. Collective.
+#[inline(always)]
+pub fn probabilities(tiles: [Acc; 2]) -> Operand {
+    let [a, b] = tiles;
+    Operand(Vec16([
+        pack_bf16(a[0], a[1]),
+        pack_bf16(a[2], a[3]),
+        pack_bf16(b[0], b[1]),
+        pack_bf16(b[2], b[3]),
+    ]))
 }

@@ -7,7 +7,7 @@ use shared::block::{CHUNK_STRIDE_BYTES, Family};
 use shared::frag::Frag as _;
 
 use super::Acc;
-use crate::arch::{self, Mma, Vec8, load_8};
+use crate::arch::{self, Mma, Vec8, load_8, pack_bf16, shuffle_xor_f32};
 
 /// The family, as the host knows it.
 pub const FAMILY: Family = Family::Nvptx;
@@ -66,4 +66,36 @@ pub fn mma_half<const HALF: usize>(w: &Operand, x: &Operand, acc: &mut Acc) {
     let ([x0, x1], [w0, w1]) = (x.0[HALF].map(|v| v.0), w.0[HALF].map(|v| v.0));
     let (a, b) = ([x0[0], x1[0], x0[1], x1[1]], [w0[0], w0[1], w1[0], w1[1]]);
     *acc = arch::mma(a, b, *acc);
+}
+
+/// Results of different x one lane holds.
+pub const X_SLOTS: usize = 2;
+
+/// Which of the lane's x element `i` of a result belongs to.
+#[inline(always)]
+pub fn x_slot(i: usize) -> usize {
+    i % 4 / 2
+}
+
+/// Combines values over the lanes that hold the same x. The order is fixed. Collective.
+#[inline(always)]
+pub fn over_w(x: f32, op: impl Fn(f32, f32) -> f32) -> f32 {
+    let x = op(x, shuffle_xor_f32::<1>(x));
+    op(x, shuffle_xor_f32::<2>(x))
+}
+
+/// The key, of 32, whose scores are row `row` of score tile `tile`: chosen so that
+/// [`probabilities`] finds a lane's keys where the operand wants them.
+#[inline(always)]
+pub fn score_key(tile: u32, row: u32) -> u32 {
+    tile * 16 + row % 8 / 2 * 4 + row / 8 * 2 + row % 2
+}
+
+/// The X operand whose k are 32 keys, from the two tiles of their probabilities. Collective.
+#[inline(always)]
+pub fn probabilities(tiles: [Acc; 2]) -> Operand {
+    Operand(tiles.map(|p| {
+        let row = |i: usize| Vec8([pack_bf16(p[i], p[i + 1]), pack_bf16(p[i + 4], p[i + 5])]);
+        [row(0), row(2)]
+    }))
 }

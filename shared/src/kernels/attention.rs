@@ -1,0 +1,126 @@
+//! Attention over the paged cache, with sinks and sliding windows.
+//!
+//! Queries of one KV head form rows `token * group + head in group`; a *query tile* is a run of
+//! rows of one sequence. The host lists the tiles of a step.
+
+use crate::kv::SPLIT;
+
+/// Words of one entry of the tile list: first query row, query rows, and where the sequence's
+/// page numbers begin in the table.
+pub const TILE_WORDS: u32 = 3;
+/// Query rows of a tile of `attention_split_*`.
+pub const SPLIT_ROWS: u32 = 16;
+/// Query rows of a tile of `attention_whole_*`, per wave and in all.
+pub const WHOLE_WAVES: u32 = 4;
+/// Query rows of one workgroup of `attention_whole_*`.
+pub const WHOLE_ROWS: u32 = 16 * WHOLE_WAVES;
+
+/// First split that a query at `position` sees; `window` 0 means no window.
+#[inline(always)]
+pub const fn first_split(position: u32, window: u32) -> u32 {
+    if window == 0 { 0 } else { (position + 1).saturating_sub(window) / SPLIT as u32 }
+}
+
+/// Splits of a launch of `attention_split_*` whose tiles hold positions up to `max_position`:
+/// those of one query, and one more, because a tile's rows may begin in two splits.
+pub const fn max_splits(max_position: u32, window: u32) -> u32 {
+    let all = max_position / SPLIT as u32 + 1;
+    let windowed = window.div_ceil(SPLIT as u32) + 2;
+    if window == 0 || all < windowed { all } else { windowed }
+}
+
+/// f32 of one row's part: maximum, sum, then the weighted values.
+pub const fn part_len(head_dim: u32) -> u32 {
+    head_dim + 2
+}
+
+macro_rules! attention {
+    ($($split:ident $merge:ident $whole:ident;)*) => {
+        crate::kernels! {$(
+            /// Scores one split of keys for one tile of up to 16 query rows.
+            /// Grid `(splits, kv_heads, tiles)`, one wave each. Splits count from the first one
+            /// that the tile's first row sees, in `parts` from the first one the row itself sees.
+            $split(
+                /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled
+                q: *const u8,
+                /// this layer's pages, see [`crate::kv`]; finite everywhere, zeroed when allocated
+                pages: *const u8,
+                /// page numbers
+                table: *const u32,
+                /// `[tiles, 3]`
+                tiles: *const u32,
+                /// `[rows]`
+                positions: *const u32,
+                /// `[kv_heads, rows * group, splits, head_dim + 2]`
+                parts: *mut f32,
+                rows: u32,
+                kv_heads: u32,
+                /// query heads per KV head
+                group: u32,
+                splits: u32,
+                /// 0: no window
+                window: u32,
+                /// applied to scores, in units of log2
+                scale: f32,
+            ) {
+                threads(wave) = wave;
+                lds(args, wave) = 0;
+            }
+            /// Merges the splits of query rows `0..grid` and the sink. Grid
+            /// `(query rows, kv_heads)`, one wave each.
+            $merge(
+                /// `[kv_heads, rows * group, splits, head_dim + 2]`
+                parts: *const f32,
+                /// `[rows]`
+                positions: *const u32,
+                /// `[kv_heads * group]`
+                sinks: *const f32,
+                /// `[rows, kv_heads * group * head_dim]` bf16 in tiled layout
+                out: *mut u16,
+                rows: u32,
+                kv_heads: u32,
+                /// query heads per KV head
+                group: u32,
+                splits: u32,
+                /// 0: no window
+                window: u32,
+            ) {
+                threads(wave) = wave;
+                lds(args, wave) = 0;
+            }
+            /// All keys of one tile of up to 64 query rows. Grid `(kv_heads, tiles)`.
+            $whole(
+                /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled
+                q: *const u8,
+                /// this layer's pages, see [`crate::kv`]; finite everywhere, zeroed when allocated
+                pages: *const u8,
+                /// page numbers
+                table: *const u32,
+                /// `[tiles, 3]`
+                tiles: *const u32,
+                /// `[rows]`
+                positions: *const u32,
+                /// `[kv_heads * group]`
+                sinks: *const f32,
+                /// `[rows, kv_heads * group * head_dim]` bf16 in tiled layout
+                out: *mut u16,
+                rows: u32,
+                kv_heads: u32,
+                /// query heads per KV head
+                group: u32,
+                /// 0: no window
+                window: u32,
+                /// applied to scores, in units of log2
+                scale: f32,
+            ) {
+                threads(wave) = WHOLE_WAVES * wave;
+                lds(args, wave) = 0;
+            }
+        )*}
+    };
+}
+
+attention! {
+    attention_split_32 attention_merge_32 attention_whole_32;
+    attention_split_64 attention_merge_64 attention_whole_64;
+}
