@@ -25,6 +25,9 @@ use crate::fault::FaultKind;
 use crate::isa::{Inst, Unit};
 
 pub(crate) use control::{Observer, Pause, Unobserved, run};
+pub(crate) use global::addresses as global_addresses;
+pub(crate) use lds::addresses as lds_addresses;
+pub(crate) use smem::address as scalar_address;
 pub(crate) use wave::{Group, LANES, Lanes, PRIVATE_BASE, SHARED_BASE, State, Wave, WaveStart};
 
 /// What stopped a wave, before it is known where.

@@ -7,10 +7,12 @@
 pub mod gfx11;
 mod op;
 mod program;
+mod registers;
 mod text;
 
 pub use op::Op;
 pub use program::Program;
+pub use registers::Register;
 
 /// Type of a vector operand: its width, how constants of it are written, and whether the source
 /// modifiers are a float's.

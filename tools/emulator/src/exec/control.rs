@@ -20,6 +20,9 @@ pub(crate) enum Pause {
 pub(crate) trait Observer {
     /// Sees the instruction that is about to execute.
     fn before(&mut self, wave: &mut Wave, group: &mut Group<'_>, inst: &Inst) -> Outcome;
+
+    /// Sees that all waves have arrived at a barrier or ended, before they go on.
+    fn barrier(&mut self, waves: &[Wave]) -> Outcome;
 }
 
 /// Observes nothing.
@@ -28,6 +31,10 @@ pub(crate) struct Unobserved;
 impl Observer for Unobserved {
     #[inline(always)]
     fn before(&mut self, _: &mut Wave, _: &mut Group<'_>, _: &Inst) -> Outcome {
+        Ok(())
+    }
+
+    fn barrier(&mut self, _: &[Wave]) -> Outcome {
         Ok(())
     }
 }

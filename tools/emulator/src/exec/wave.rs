@@ -128,6 +128,11 @@ impl Wave {
         self.ieee = mode >> 9 & 1 != 0;
     }
 
+    /// Whether it has arrived at a barrier.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.state == State::AtBarrier
+    }
+
     /// Lanes that execute.
     #[inline(always)]
     pub(crate) fn exec(&self) -> u32 {

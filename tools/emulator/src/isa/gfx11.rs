@@ -3,6 +3,8 @@
 mod decode;
 mod mem;
 mod sop;
+#[cfg(test)]
+mod tests;
 mod vop;
 
 pub use decode::decode;

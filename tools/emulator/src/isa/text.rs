@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Dpp, Inst, NULL, Op, Space, Src, Ty, Unit, VCC};
+use super::{Dpp, EXEC, Inst, NULL, Op, Space, Src, Ty, Unit, VCC};
 
 /// A scalar register or run of them.
 struct Scalar(u8, usize);
@@ -57,8 +57,7 @@ impl Inst {
 
     fn source(&self, n: usize) -> String {
         let ty = self.src_ty[n];
-        let scalars =
-            if ty.is_64() || (self.unit == Unit::Salu && self.ty == Ty::B64) { 2 } else { 1 };
+        let scalars = self.scalars(n) as usize;
         let text = match self.src[n] {
             Src::None => return String::new(),
             Src::V(r) => Vector(r, ty.registers()).to_string(),
@@ -84,13 +83,28 @@ impl Inst {
         if !packed && self.neg >> n & 1 != 0 { format!("-{text}") } else { text }
     }
 
+    /// Whether the third source is the result register, which the syntax leaves out.
+    fn accumulates(&self) -> bool {
+        use Op::*;
+        matches!(
+            self.op,
+            V_FMAC_F32
+                | V_FMAC_F16
+                | V_FMAC_DX9_ZERO_F32
+                | V_DOT2ACC_F32_F16
+                | V_PK_FMAC_F16
+                | S_FMAC_F32
+                | S_FMAC_F16
+        )
+    }
+
     /// Operands in the order of LLVM's syntax.
     fn operands(&self) -> Vec<String> {
         let mut out = Vec::new();
         match self.unit {
             Unit::Salu => {
                 if self.dst != NULL {
-                    out.push(Scalar(self.dst, if self.ty == Ty::B64 { 2 } else { 1 }).to_string());
+                    out.push(Scalar(self.dst, self.scalar_results().max(1) as usize).to_string());
                 }
             }
             Unit::Smem => {
@@ -110,20 +124,27 @@ impl Inst {
                     );
                 }
                 out.push(self.source(0));
-                if self.op != Op::LDS_LOAD {
+                if !matches!(self.op, Op::LDS_LOAD | Op::DS_SWIZZLE_B32) {
                     out.push(self.source(1));
+                }
+                if self.reads_second_data() {
+                    out.push(self.source(2));
                 }
                 out.push(format!("offset:{}", self.imm));
                 return out;
             }
             Unit::Control => {
-                if self.imm != 0 || self.class == super::Class::Branch {
+                if self.scalar_results() != 0 {
+                    out.push(Scalar(self.dst, self.scalar_results().max(1) as usize).to_string());
+                }
+                if self.src[0] == Src::None && self.op != Op::S_GETPC_B64 {
                     out.push(self.imm.to_string());
                 }
             }
             Unit::Unknown => {
                 return vec![format!("0x{:08x}", self.raw[0]), format!("0x{:08x}", self.raw[1])];
             }
+            Unit::Compare if self.sdst == EXEC => {}
             Unit::Compare => out.push(Scalar(self.sdst, 1).to_string()),
             _ if self.ty == Ty::S => out.push(Scalar(self.sdst, 1).to_string()),
             _ => {
@@ -138,7 +159,8 @@ impl Inst {
                 }
             }
         }
-        out.extend((0..3).map(|n| self.source(n)).filter(|text| !text.is_empty()));
+        let shown = if self.accumulates() { 2 } else { 3 };
+        out.extend((0..shown).map(|n| self.source(n)).filter(|text| !text.is_empty()));
         out
     }
 

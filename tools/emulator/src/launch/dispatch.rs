@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::arguments::Block;
-use super::{Checkers, Launch, Options};
+use super::{Launch, Options};
+use crate::check::Checker;
 use crate::code::{Kernel, Start};
 use crate::counters::Counters;
 use crate::exec::{
@@ -191,7 +192,10 @@ impl Dispatch {
 
     /// Runs one workgroup under the checkers.
     fn checked(&self, index: u64, waves: &mut Vec<Wave>) -> Result<Counters, Fault> {
-        self.group(index, waves, &mut Unobserved)
+        let count = (self.block.iter().product::<u32>() as usize).div_ceil(LANES);
+        let sgprs = self.user_sgprs.len() + 3;
+        let mut checker = Checker::new(self.options.checkers, count, self.lds_bytes, sgprs);
+        self.group(index, waves, &mut checker)
     }
 
     /// Runs one workgroup to its end.
@@ -219,6 +223,11 @@ impl Dispatch {
                 outcome.map_err(|trouble| self.fault(*trouble, id, wave))?;
             }
             if waves.iter().all(|wave| wave.state != State::Running) {
+                if waves.iter().any(Wave::is_waiting) {
+                    let outcome = observer.barrier(waves);
+                    let at = waves.iter().position(Wave::is_waiting).unwrap_or(0);
+                    outcome.map_err(|trouble| self.fault(*trouble, id, &waves[at]))?;
+                }
                 // Ended waves count as arrived.
                 for wave in waves.iter_mut().filter(|wave| wave.state == State::AtBarrier) {
                     wave.state = State::Running;
@@ -302,11 +311,6 @@ impl Dispatch {
             pc: self.program.address(at).wrapping_sub(self.start.entry_address).cast_signed(),
             instruction,
         }
-    }
-
-    /// The checks this launch makes.
-    pub(crate) fn checkers(&self) -> Checkers {
-        self.options.checkers
     }
 }
 

@@ -205,11 +205,18 @@ impl Decoder<'_> {
                 self.inst.unit = Unit::Control;
                 self.inst.class = Class::Branch;
             }
-            Op::S_SETREG_IMM32_B32 => self.inst.src[0] = Src::Const(u64::from(self.literal()?)),
+            Op::S_SETREG_IMM32_B32 => {
+                self.inst.dst = NULL;
+                self.inst.src[0] = Src::Const(u64::from(self.literal()?));
+            }
             Op::S_WAITCNT_VSCNT
             | Op::S_WAITCNT_VMCNT
             | Op::S_WAITCNT_EXPCNT
             | Op::S_WAITCNT_LGKMCNT => {
+                // The counter may also come from a register; compilers never do that.
+                if self.inst.dst != NULL {
+                    return None;
+                }
                 self.inst.unit = Unit::Control;
                 self.inst.class = Class::Wait;
             }
@@ -457,8 +464,8 @@ impl Decoder<'_> {
                 _ => self.implied(&mut None)?,
             }
             self.inst.sdst = sdst;
-            if has_sdst || self.inst.op == Op::V_CNDMASK_B32 {
-                self.inst.src[2] = Src::S(bits(high, 18, 9) as u8);
+            if self.inst.src_ty[2] == Ty::M {
+                self.inst.src[2] = Src::None;
             }
         }
         if self.inst.ty == Ty::S {
