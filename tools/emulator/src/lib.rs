@@ -5,6 +5,7 @@
 //! and [`launch`](launch()) runs one kernel over a grid and returns what it counted, or the
 //! [`Fault`] that stopped it. [`hip`] is the runtime API on top.
 
+pub mod bench;
 mod check;
 pub mod chip;
 pub mod code;

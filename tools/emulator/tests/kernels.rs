@@ -31,6 +31,10 @@ fn axpy() {
     };
     let counters = launch(&memory, &l, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((counters.workgroups, counters.waves), (8, 32));
+    // 31 whole waves and one with 8 lanes load x and y and store y, four bytes a lane.
+    assert_eq!(counters.global_bytes, 12 * n as u64);
+    assert_eq!(counters.wait % 32, 0);
+    assert!(counters.instructions < 32 * 64, "{counters:?}");
     let mut out = vec![0; 4 * n];
     memory.read(py, &mut out).unwrap();
     for (i, bytes) in out.as_chunks::<4>().0.iter().enumerate() {

@@ -113,6 +113,8 @@ impl Wave {
         self.scc = false;
         self.pc = start.entry;
         self.set_mode(start.mode);
+        self.counts = [0; Class::COUNT];
+        self.hot = 0;
         self.state = State::Running;
         self.index = start.index;
         self.scratch_bytes = start.scratch_bytes;
