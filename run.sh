@@ -12,7 +12,7 @@ usage() {
 
   run       generate, chat, or run a file of prompts; with no checkpoint, the built-in model
   test      formatting, clippy, tests, documentation, and the commands of the README
-  build     the program; --arch LIST also the GPU kernels
+  build     the GPU kernels (--arch LIST) and the program
   export    a model to the reference .bin
   decode    output files back to text
   synth     a model with random weights, at any published size
@@ -54,8 +54,8 @@ build() {
                 cat <<'TEXT'
 ./run.sh build [--arch LIST]
 
-Builds target/release/gptoss.
-  --arch LIST   also the GPU kernels: chips separated by commas, or all
+Builds the GPU kernels, and target/release/gptoss with them embedded.
+  --arch LIST   chips separated by commas, or all; without it, the GPUs found here and gfx1151
 TEXT
                 return ;;
             --arch)
@@ -65,9 +65,7 @@ TEXT
             *) die "build: unknown argument '$1', expected --arch LIST" ;;
         esac
     done
-    if [ -n "$arch" ]; then
-        cargo run --quiet --release --package gptoss-device-build -- --arch "$arch"
-    fi
+    cargo run --quiet --release --package gptoss-device-build -- ${arch:+--arch "$arch"}
     cargo build --release --package gptoss --bin gptoss
 }
 
