@@ -28,6 +28,8 @@ mod amd;
 #[cfg(any(family = "gfx11", family = "gfx12"))]
 mod wave32;
 
+#[cfg(family = "nvptx")]
+pub use chip::workgroup_address;
 pub use chip::{
     AbFrag, CFrag, Mma, WAVE, ballot, copy_async_16, copy_commit, copy_wait, exp2, load_a,
     load_a_lds, load_b, load_b_lds, load_once_16, log2, mma, pack_bf16, rcp, rsqrt, shuffle,

@@ -6,24 +6,15 @@
 //! then the residual, each rounded once.
 //!
 //! `linear_skinny_*` serve up to 16 or 64 rows, one row tile of W per wave; `linear_tile_*` any
-//! number, 128 outputs by 64 rows per workgroup.
+//! number.
 
 use shared::block::{Family, ROWS};
 use shared::kernels::linear::*;
 
 use crate::arch;
-use crate::product::{Staged, lane_rows, skinny, tiled_row};
+use crate::product::{lane_rows, skinny, tile_product, tiled_row};
 use crate::tile::{ACC, Acc, FAMILY, acc_index};
 use crate::weights::{Bf16, Format, Mxint8};
-
-/// The tile kernels' workgroup.
-type Tile<F> = Staged<F, 4, 2, 2, 2>;
-
-const _: () = {
-    assert!(Tile::<Bf16>::W_TILES * ROWS as u32 == TILE_OUTPUTS);
-    assert!(Tile::<Bf16>::X_TILES * ROWS as u32 == TILE_ROWS);
-    assert!(Tile::<Bf16>::THREADS == tile_threads(arch::WAVE));
-};
 
 /// Where results go.
 #[derive(Clone, Copy)]
@@ -66,7 +57,8 @@ unsafe fn linear_skinny<F: Format, const XT: usize, const DEPTH: usize>(
     output: Output,
 ) {
     let lane = arch::lane();
-    let w_tile = arch::workgroup_id_x() * SKINNY_WAVES + arch::wave_id();
+    let waves = if XT == 1 { 1 } else { SKINNY64_WAVES };
+    let w_tile = arch::workgroup_id_x() * waves + arch::wave_id();
     if w_tile * ROWS as u32 >= output.n {
         return;
     }
@@ -88,25 +80,22 @@ unsafe fn linear_skinny<F: Format, const XT: usize, const DEPTH: usize>(
 
 #[inline(always)]
 unsafe fn linear_tile<F: Format>(w: *const u8, x: *const u8, steps: u32, output: Output) {
-    let (w0, x0) = (
-        arch::workgroup_id_x() * Tile::<F>::W_TILES,
-        arch::workgroup_id_y() * Tile::<F>::X_TILES * ROWS as u32,
-    );
+    let w0 = arch::workgroup_id_x() * (TILE_OUTPUTS / ROWS as u32);
+    let x0 = arch::workgroup_id_y() * tile_rows(FAMILY);
     let (last_w, last_x) = ((output.n - 1) / ROWS as u32, output.rows - 1);
+    let lane = arch::lane();
     // SAFETY: tiles and rows past the last repeat it, and their results are not stored.
     unsafe {
-        let acc = Tile::<F>::product(
+        tile_product::<F>(
             |i| w.add((w0 + i).min(last_w) as usize * steps as usize * F::STEP_BYTES),
             |r| tiled_row(x, (x0 + r).min(last_x), steps),
             steps,
+            |w_tile, x_tile, results| {
+                let x = x0 + x_tile * ROWS as u32;
+                output.store(results[0], w0 + w_tile, x, lane);
+                output.store(results[1], w0 + w_tile + 1, x, lane);
+            },
         );
-        let (lane, wave) = (arch::lane(), arch::wave_id());
-        for i in 0..2 {
-            for j in 0..2 {
-                let w_tile = w0 + wave % 4 * 2 + i as u32;
-                output.store(acc[i][j], w_tile, x0 + (wave / 4 * 2 + j as u32) * ROWS as u32, lane);
-            }
-        }
     }
 }
 

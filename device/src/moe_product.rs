@@ -9,20 +9,10 @@ use shared::block::{ROWS, STEP, tiled_index};
 use shared::kernels::moe::*;
 
 use crate::arch::{self, exp2, pack_bf16, rcp};
-use crate::product::{Staged, lane_rows, skinny, tiled_row};
+use crate::product::{lane_rows, skinny, tile_product, tiled_row};
 use crate::tile::{ACC, Acc, FAMILY, acc_index};
 use crate::weights::{Bf16, Format, Mxfp4};
 use shared::block::Family;
-use shared::kernels::linear::{SKINNY_WAVES, tile_threads};
-
-/// The tile kernels' workgroup.
-type Tile<F> = Staged<F, 4, 2, 2, 2>;
-
-const _: () = {
-    assert!(Tile::<Bf16>::W_TILES == TILE_W_TILES);
-    assert!(Tile::<Bf16>::X_TILES * ROWS as u32 == TILE_SLOTS);
-    assert!(Tile::<Bf16>::THREADS == tile_threads(arch::WAVE));
-};
 
 /// Steps loaded ahead, as in `linear.rs`; gate and up double the weights of a step.
 const AHEAD: (usize, usize) = match FAMILY {
@@ -149,7 +139,7 @@ fn swiglu(gate: f32, up: f32, limit: f32) -> f32 {
 #[inline(always)]
 unsafe fn gate_up_skinny<F: Format>(args: GateUp, slots: Slots) {
     let lane = arch::lane();
-    let pair = arch::workgroup_id_x() * SKINNY_WAVES + arch::wave_id();
+    let pair = arch::workgroup_id_x();
     if 2 * pair >= args.w_tiles() {
         return;
     }
@@ -166,21 +156,20 @@ unsafe fn gate_up_skinny<F: Format>(args: GateUp, slots: Slots) {
 unsafe fn gate_up_tile<F: Format>(args: GateUp, slots: Slots) {
     let w0 = arch::workgroup_id_x() * TILE_W_TILES;
     let last = args.w_tiles() - 1;
+    let lane = arch::lane();
     // SAFETY: tiles past the last repeat it and are not stored; the slots are filled.
     unsafe {
-        let acc = Tile::<F>::product(
+        tile_product::<F>(
             |i| args.w_tile::<F>(slots.expert, (w0 + i).min(last)),
             |r| args.x_row(slots.slot(r)),
             args.steps,
+            |w_tile, x_tile, [gate, up]| {
+                if w0 + w_tile < last {
+                    let pair = (w0 + w_tile) / 2;
+                    args.store(&slots, gate, up, pair, x_tile * ROWS as u32, lane);
+                }
+            },
         );
-        let (lane, wave) = (arch::lane(), arch::wave_id());
-        let pair = w0 / 2 + wave % 4;
-        if 2 * pair < args.w_tiles() {
-            for j in 0..2 {
-                let row0 = (wave / 4 * 2 + j as u32) * ROWS as u32;
-                args.store(&slots, acc[0][j], acc[1][j], pair, row0, lane);
-            }
-        }
     }
 }
 
@@ -234,7 +223,7 @@ impl Down {
 #[inline(always)]
 unsafe fn down_skinny<F: Format>(args: Down, slots: Slots) {
     let lane = arch::lane();
-    let w_tile = arch::workgroup_id_x() * SKINNY_WAVES + arch::wave_id();
+    let w_tile = arch::workgroup_id_x();
     if w_tile * ROWS as u32 >= args.n {
         return;
     }
@@ -251,23 +240,22 @@ unsafe fn down_skinny<F: Format>(args: Down, slots: Slots) {
 unsafe fn down_tile<F: Format>(args: Down, slots: Slots) {
     let w0 = arch::workgroup_id_x() * TILE_W_TILES;
     let tiles = args.n / ROWS as u32;
+    let lane = arch::lane();
     // SAFETY: tiles past the last repeat it and are not stored; the slots are filled.
     unsafe {
-        let acc = Tile::<F>::product(
+        tile_product::<F>(
             |i| args.w_tile::<F>(slots.expert, (w0 + i).min(tiles - 1)),
             |r| tiled_row(args.act, slots.slot(r), args.steps),
             args.steps,
-        );
-        let (lane, wave) = (arch::lane(), arch::wave_id());
-        for i in 0..2 {
-            let w_tile = w0 + wave % 4 * 2 + i as u32;
-            for j in 0..2 {
-                let row0 = (wave / 4 * 2 + j as u32) * ROWS as u32;
-                if w_tile < tiles {
-                    args.store(&slots, acc[i][j], w_tile, row0, lane);
+            |w_tile, x_tile, results| {
+                for i in 0..2 {
+                    let w_tile = w0 + w_tile + i as u32;
+                    if w_tile < tiles {
+                        args.store(&slots, results[i], w_tile, x_tile * ROWS as u32, lane);
+                    }
                 }
-            }
-        }
+            },
+        );
     }
 }
 

@@ -1,14 +1,18 @@
 //! The two ways to sum tile products over k, used by every GEMM-like kernel.
 //!
 //! [`skinny`] is for few tokens: each wave streams its own rows of W from global memory straight
-//! into registers, several steps ahead, and nothing is shared. [`Staged`] is for many: a workgroup
-//! copies blocks of W and X to workgroup memory, double buffered, and each wave multiplies its
-//! share. Both add the same tile products in the same order, so their results are equal bit for
-//! bit; so are those of the Hopper kernels in `hopper.rs`.
+//! into registers, several steps ahead, and nothing is shared. [`tile_product`] is for many: a
+//! workgroup copies blocks of W and X to workgroup memory and shares them. Both add the same
+//! products in the same order, so their results are equal bit for bit.
+
+#[cfg_attr(family = "nvptx", path = "product/hopper.rs")]
+#[cfg_attr(not(family = "nvptx"), path = "product/staged.rs")]
+mod tiled;
 
 use shared::block::{BLOCK_BYTES, ROWS};
+pub use tiled::tile_product;
 
-use crate::arch::{self, copy_async_16, copy_commit, copy_wait, workgroup_barrier};
+use crate::arch;
 use crate::tile::{Acc, LANE_ROWS, Operand, lane_row, mma_half};
 use crate::weights::Format;
 
@@ -103,90 +107,5 @@ fn multiply<F: Format, const WT: usize, const XT: usize>(
         for j in 0..XT {
             mma_half::<1>(&w, &x[j], &mut acc[i][j]);
         }
-    }
-}
-
-/// The product of a workgroup's tile: `WAVES_W * WT` row tiles of W by `WAVES_X * XT` tiles of X.
-pub struct Staged<F, const WAVES_W: usize, const WAVES_X: usize, const WT: usize, const XT: usize>(
-    core::marker::PhantomData<F>,
-);
-
-impl<F: Format, const WAVES_W: usize, const WAVES_X: usize, const WT: usize, const XT: usize>
-    Staged<F, WAVES_W, WAVES_X, WT, XT>
-{
-    /// Row tiles of W of a workgroup.
-    pub const W_TILES: u32 = (WAVES_W * WT) as u32;
-    /// Tiles of X of a workgroup.
-    pub const X_TILES: u32 = (WAVES_X * XT) as u32;
-    /// Threads of a workgroup.
-    pub const THREADS: u32 = (WAVES_W * WAVES_X) as u32 * arch::WAVE;
-    const W_BYTES: usize = WAVES_W * WT * F::STEP_BYTES;
-    const STAGE_BYTES: usize = Self::W_BYTES + WAVES_X * XT * BLOCK_BYTES;
-    /// Workgroup memory it uses.
-    pub const LDS_BYTES: usize = 2 * Self::STAGE_BYTES;
-
-    /// The wave's products, `[w tile][x tile]`: row tiles `wave % WAVES_W * WT ..` and tiles
-    /// `wave / WAVES_W * XT ..` of the workgroup's. Collective over the workgroup.
-    ///
-    /// # Safety
-    ///
-    /// The workgroup has [`Self::THREADS`] threads and [`Self::LDS_BYTES`] of workgroup memory.
-    /// `w(i)` is the first block of the workgroup's row tile `i`, `x(r)` the first chunk of its
-    /// token `r`; all have `steps >= 1` steps, are readable, and are not written during the launch.
-    #[inline(always)]
-    pub unsafe fn product(
-        w: impl Fn(u32) -> *const u8,
-        x: impl Fn(u32) -> *const u8,
-        steps: u32,
-    ) -> [[Acc; XT]; WT] {
-        let (thread, lane) = (arch::thread_id(), arch::lane());
-        let wave = arch::wave_id() as usize;
-        let memory: *mut u8 = arch::workgroup_memory();
-        let (w_pieces, x_pieces) = (Self::W_BYTES / 16, WAVES_X * XT * BLOCK_BYTES / 16);
-        let stage = |step: u32| {
-            // SAFETY: two stages fit; pieces are 16 bytes, each of one tile's block; step < steps.
-            unsafe {
-                let to = memory.add(step as usize % 2 * Self::STAGE_BYTES);
-                let mut i = thread as usize;
-                while i < w_pieces {
-                    let (tile, at) = (i * 16 / F::STEP_BYTES, i * 16 % F::STEP_BYTES);
-                    let from = w(tile as u32).add(step as usize * F::STEP_BYTES + at);
-                    copy_async_16(to.add(i * 16), from);
-                    i += Self::THREADS as usize;
-                }
-                let mut i = thread as usize;
-                while i < x_pieces {
-                    let (tile, chunk) = (i / 64, i % 64);
-                    let row = x((tile * ROWS + chunk % ROWS) as u32);
-                    let from = row.add(step as usize * BLOCK_BYTES + chunk / ROWS * 256);
-                    copy_async_16(to.add(Self::W_BYTES + i * 16), from);
-                    i += Self::THREADS as usize;
-                }
-            }
-            copy_commit();
-        };
-
-        let mut acc = [[arch::ZERO; XT]; WT];
-        let w_at = wave % WAVES_W * WT * F::STEP_BYTES;
-        let x_at = Self::W_BYTES + wave / WAVES_W * XT * BLOCK_BYTES;
-        stage(0);
-        for step in 0..steps {
-            copy_wait::<0>();
-            workgroup_barrier(); // this stage is whole, and nobody reads the other any more
-            if step + 1 < steps {
-                stage(step + 1);
-            }
-            // SAFETY: the wave's share of a stage.
-            unsafe {
-                let from = memory.add(step as usize % 2 * Self::STAGE_BYTES);
-                let x: [Operand; XT] =
-                    core::array::from_fn(|i| Operand::load(from.add(x_at + i * BLOCK_BYTES), lane));
-                for i in 0..WT {
-                    let w = F::load(from.add(w_at + i * F::STEP_BYTES), lane);
-                    multiply::<F, 1, XT>(&[w], &x, core::array::from_mut(&mut acc[i]));
-                }
-            }
-        }
-        acc
     }
 }

@@ -7,6 +7,8 @@
 
 use shared::pack;
 
+#[cfg(family = "nvptx")]
+use crate::arch::{Vec16, load_16};
 use crate::tile::{LANE_ROWS, Operand, lane_row};
 
 #[cfg_attr(not(family = "nvptx"), path = "weights/amd.rs")]
@@ -31,6 +33,14 @@ pub trait Format {
 
     /// The bf16 operand.
     fn operand(raw: &Self::Raw) -> Operand;
+
+    /// The four bf16 chunks of row `row` of a block in workgroup memory.
+    ///
+    /// # Safety
+    ///
+    /// `block` is a readable 16-byte aligned block; `row < 16`.
+    #[cfg(family = "nvptx")]
+    unsafe fn decode_row(block: *const u8, row: usize) -> [Vec16; 4];
 }
 
 /// bf16 as published.
@@ -49,6 +59,15 @@ impl Format for Bf16 {
     #[inline(always)]
     fn operand(raw: &Operand) -> Operand {
         *raw
+    }
+
+    #[cfg(family = "nvptx")]
+    #[inline(always)]
+    unsafe fn decode_row(block: *const u8, row: usize) -> [Vec16; 4] {
+        // SAFETY: the row's chunks.
+        [0, 1, 2, 3].map(|c| unsafe {
+            load_16(block.add(c * shared::block::CHUNK_STRIDE_BYTES + row * 16))
+        })
     }
 }
 
@@ -86,6 +105,15 @@ impl Format for Mxfp4 {
     fn operand(raw: &Mxfp4Raw) -> Operand {
         fp4_operand(raw.words, raw.scales)
     }
+
+    #[cfg(family = "nvptx")]
+    #[inline(always)]
+    unsafe fn decode_row(block: *const u8, row: usize) -> [Vec16; 4] {
+        // SAFETY: a row is one piece of sixteen bytes.
+        let (words, scale) =
+            unsafe { (load_16(block.add(pack::mxfp4_row_offset(row))), *block.add(row)) };
+        decode::chunks(words.0.map(|word| decode::fp4_pairs(word, scale)))
+    }
 }
 
 /// MXINT8, made from bf16 when a model is loaded with 8-bit dense weights.
@@ -120,5 +148,17 @@ impl Format for Mxint8 {
     #[inline(always)]
     fn operand(raw: &Mxint8Raw) -> Operand {
         int8_operand(raw.words, raw.scales)
+    }
+
+    #[cfg(family = "nvptx")]
+    #[inline(always)]
+    unsafe fn decode_row(block: *const u8, row: usize) -> [Vec16; 4] {
+        // SAFETY: a row is two pieces of sixteen bytes.
+        let (low, high, scale) = unsafe {
+            let at = block.add(pack::mxint8_row_offset(row));
+            (load_16(at).0, load_16(at.add(16)).0, *block.add(row))
+        };
+        let words = [[low[0], low[1]], [low[2], low[3]], [high[0], high[1]], [high[2], high[3]]];
+        decode::chunks(words.map(|word| decode::int8_pairs(word, scale)))
     }
 }

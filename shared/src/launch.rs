@@ -7,6 +7,8 @@
 
 use core::marker::PhantomData;
 
+use crate::block::Family;
+
 /// A scalar that can be an argument or an element behind a pointer.
 pub trait Scalar: Copy {
     /// The type, as data.
@@ -175,8 +177,8 @@ pub trait KernelArgs {
     const KERNEL: &'static Kernel;
     /// Writes the arguments to `out`, which holds [`Kernel::args_bytes`] bytes.
     fn put(&self, out: &mut [u8]);
-    /// Bytes of workgroup memory this launch needs, given the lanes of a wave.
-    fn lds_bytes(&self, wave: u32) -> u32;
+    /// Bytes of workgroup memory this launch needs on a chip of `family`.
+    fn lds_bytes(&self, family: Family) -> u32;
 }
 
 /// Places arguments one after the other, each aligned to its size.
@@ -244,7 +246,7 @@ const fn add_bytes(mut hash: u64, bytes: &[u8]) -> u64 {
 ///             n: u32,
 ///         ) {
 ///             threads(wave) = 8 * wave;
-///             lds(args, wave) = 4 * wave;
+///             lds(args, family) = 4 * family.wave();
 ///         }
 ///     }
 /// }
@@ -319,7 +321,7 @@ macro_rules! kernels {
                     }
 
                     #[allow(unused_variables)]
-                    fn lds_bytes(&self, $lw: u32) -> u32 {
+                    fn lds_bytes(&self, $lw: $crate::block::Family) -> u32 {
                         let $la = self;
                         $lds
                     }
@@ -341,12 +343,12 @@ mod tests {
         /// Every alignment in turn.
         mixed(a: u8, b: *const u16, c: f32, d: u16, e: u64, f: *mut i32, g: u32) {
             threads(wave) = 2 * wave;
-            lds(args, wave) = args.g * wave;
+            lds(args, family) = args.g * family.wave();
         }
         /// No arguments.
         empty() {
             threads(wave) = 1;
-            lds(args, wave) = 0;
+            lds(args, family) = 0;
         }
     }
 
@@ -379,7 +381,7 @@ mod tests {
         assert_eq!(out[20..22], [0xcd, 0xab]);
         assert_eq!(out[24..40], [5u64.to_le_bytes(), [0; 8]].concat_array());
         assert_eq!(out[40..44], 7u32.to_le_bytes());
-        assert_eq!(args.lds_bytes(32), 224);
+        assert_eq!(args.lds_bytes(Family::Gfx11), 224);
         assert_eq!((mixed::KERNEL.threads)(64), 128);
     }
 

@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use crate::arch::Vec8;
+use crate::arch::{Vec8, Vec16};
 use crate::tile::{LANE_ROWS, Operand};
 
 /// MXFP4 words of one row a lane reads.
@@ -20,50 +20,64 @@ pub fn first_word(lane: u32) -> usize {
 }
 
 /// The operand of MXFP4 words.
+#[inline(always)]
+pub fn fp4_operand(words: [[u32; WORDS]; LANE_ROWS], scales: [u8; LANE_ROWS]) -> Operand {
+    from_pairs([0, 1].map(|row| fp4_pairs(words[row][0], scales[row])))
+}
+
+/// The operand of MXINT8 words.
+#[inline(always)]
+pub fn int8_operand(words: [[[u32; 2]; WORDS]; LANE_ROWS], scales: [u8; LANE_ROWS]) -> Operand {
+    from_pairs([0, 1].map(|row| int8_pairs(words[row][0], scales[row])))
+}
+
+/// The four pairs of an MXFP4 word: two of the first 16 k, two of the second.
 ///
 /// The three magnitude bits, put at the bottom of bf16's exponent and the top of its mantissa,
 /// read as the element times 2^-126, subnormals included; one exact multiplication by
 /// 2^(scale - 1) makes it the value.
 #[inline(always)]
-pub fn fp4_operand(words: [[u32; WORDS]; LANE_ROWS], scales: [u8; LANE_ROWS]) -> Operand {
-    let rows = [0, 1].map(|row| {
-        let [word] = words[row];
-        let factor = (u32::from(scales[row]) + 126 << 7) * 0x1_0001;
-        let pair = |sign: u32, magnitude: u32| {
-            mul_bf16x2(sign & 0x8000_8000 | magnitude & 0x01c0_01c0, factor)
-        };
-        [
-            pair(word << 12, word << 6),
-            pair(word << 8, word << 2),
-            pair(word << 4, word >> 2),
-            pair(word, word >> 6),
-        ]
-    });
-    from_pairs(rows)
+pub fn fp4_pairs(word: u32, scale: u8) -> [u32; 4] {
+    let factor = ((u32::from(scale) + 126) << 7) * 0x1_0001;
+    let pair = |sign: u32, magnitude: u32| {
+        mul_bf16x2(sign & 0x8000_8000 | magnitude & 0x01c0_01c0, factor)
+    };
+    [
+        pair(word << 12, word << 6),
+        pair(word << 8, word << 2),
+        pair(word << 4, word >> 2),
+        pair(word, word >> 6),
+    ]
 }
 
-/// The operand of MXINT8 words.
+/// The four pairs of eight MXINT8 bytes, in the same order.
 ///
 /// `0x4300 | m` is the bf16 128 + m; `(128 + m) * s - 128 * s` in one rounding is exactly `m * s`.
 #[inline(always)]
-pub fn int8_operand(words: [[[u32; 2]; WORDS]; LANE_ROWS], scales: [u8; LANE_ROWS]) -> Operand {
-    let rows = [0, 1].map(|row| {
-        let [[low, high]] = words[row];
-        let scale = u32::from(scales[row]);
-        let unit = (scale - 6 << 7) * 0x1_0001;
-        let offset = (scale + 1 << 7 | 0x8000) * 0x1_0001;
-        let pair = |bytes: u32| {
-            let value = fma_bf16x2(bytes & 0x007f_007f | 0x4300_4300, unit, offset);
-            value ^ (bytes << 8 & 0x8000_8000)
-        };
-        [
-            pair(spread::<0x4140>(low)),
-            pair(spread::<0x4342>(low)),
-            pair(spread::<0x4140>(high)),
-            pair(spread::<0x4342>(high)),
-        ]
-    });
-    from_pairs(rows)
+pub fn int8_pairs([low, high]: [u32; 2], scale: u8) -> [u32; 4] {
+    let scale = u32::from(scale);
+    let unit = ((scale - 6) << 7) * 0x1_0001;
+    let offset = ((scale + 1) << 7 | 0x8000) * 0x1_0001;
+    let pair = |bytes: u32| {
+        let value = fma_bf16x2(bytes & 0x007f_007f | 0x4300_4300, unit, offset);
+        value ^ (bytes << 8 & 0x8000_8000)
+    };
+    [
+        pair(spread::<0x4140>(low)),
+        pair(spread::<0x4342>(low)),
+        pair(spread::<0x4140>(high)),
+        pair(spread::<0x4342>(high)),
+    ]
+}
+
+/// The chunks of a row from the pairs of its four words, which hold four k of each 16.
+#[inline(always)]
+pub fn chunks(words: [[u32; 4]; 4]) -> [Vec16; 4] {
+    [0, 1, 2, 3].map(|c| {
+        let (first, second) = (words[c % 2 * 2], words[c % 2 * 2 + 1]);
+        let at = c / 2 * 2;
+        Vec16([first[at], first[at + 1], second[at], second[at + 1]])
+    })
 }
 
 /// Rows of four pairs, the first two of the block's first 16 k.

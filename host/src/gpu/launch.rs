@@ -10,6 +10,7 @@ mod basics;
 
 use std::collections::HashMap;
 
+use shared::block::Family;
 use shared::kernels;
 use shared::launch::{self, DevPtr, KernelArgs, Type};
 
@@ -29,6 +30,7 @@ struct Packed([u8; MAX_PACKED]);
 /// Every kernel of the table, loaded on one device.
 pub struct Kernels {
     device: Device,
+    family: Family,
     by_name: HashMap<&'static str, Kernel>,
 }
 
@@ -36,11 +38,15 @@ impl Kernels {
     /// Loads a code object or PTX and finds every kernel of the table in it; `name` is for
     /// messages.
     pub fn load(device: &Device, name: &str, image: &[u8]) -> Result<Kernels, GpuError> {
+        let chip = &device.properties().arch;
+        let family = Family::of_chip(chip).ok_or_else(|| {
+            GpuError::Refused(format!("{chip}: no kernels for this chip's family"))
+        })?;
         let module = Module::load(device, name, image)?;
         let by_name = kernels::all()
             .map(|kernel| Ok((kernel.name, module.kernel(kernel.name)?)))
             .collect::<Result<_, GpuError>>()?;
-        Ok(Kernels { device: device.clone(), by_name })
+        Ok(Kernels { device: device.clone(), family, by_name })
     }
 
     /// Where they run.
@@ -48,9 +54,14 @@ impl Kernels {
         &self.device
     }
 
-    /// Lanes in a wave here, which workgroup sizes and workgroup memory depend on.
+    /// The chip's family, which tile shapes and workgroup memory depend on.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Lanes in a wave here, which workgroup sizes depend on.
     pub fn wave(&self) -> u32 {
-        self.device.properties().wave_size
+        self.family.wave()
     }
 
     /// A kernel of the table, for its resources and occupancy.
@@ -100,7 +111,7 @@ impl Kernels {
         let config = LaunchConfig {
             grid,
             workgroup: [threads, 1, 1],
-            lds_bytes: args.lds_bytes(self.wave()),
+            lds_bytes: args.lds_bytes(self.family),
         };
         let offsets = A::KERNEL.args.iter().map(|arg| arg.offset);
         // SAFETY: packed as the table says, which the code object was checked against when it was

@@ -64,7 +64,7 @@ macro_rules! attention {
                 scale: f32,
             ) {
                 threads(wave) = wave;
-                lds(args, wave) = 0;
+                lds(args, family) = 0;
             }
             /// Merges the splits of query rows `0..grid` and the sink. Grid
             /// `(query rows, kv_heads)`, one wave each.
@@ -86,7 +86,7 @@ macro_rules! attention {
                 window: u32,
             ) {
                 threads(wave) = wave;
-                lds(args, wave) = 0;
+                lds(args, family) = 0;
             }
             /// All keys of one tile of up to 64 query rows. Grid `(kv_heads, tiles)`.
             $whole(
@@ -114,7 +114,7 @@ macro_rules! attention {
                 scale: f32,
             ) {
                 threads(wave) = WHOLE_WAVES * wave;
-                lds(args, wave) = 0;
+                lds(args, family) = 0;
             }
         )*}
     };

@@ -23,7 +23,7 @@ crate::kernels! {
         n: u32,
     ) {
         threads(wave) = 256;
-        lds(args, wave) = 0;
+        lds(args, family) = 0;
     }
 
     /// `y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`, rounded to bf16. Grid `rows`.
@@ -38,7 +38,7 @@ crate::kernels! {
         eps: f32,
     ) {
         threads(wave) = 256;
-        lds(args, wave) = threads(wave) / wave * 4;
+        lds(args, family) = threads(family.wave()) / family.wave() * 4;
     }
 
     /// `y[r] = softmax(x[r])`. Grid `rows`.
@@ -50,7 +50,7 @@ crate::kernels! {
         n: u32,
     ) {
         threads(wave) = 256;
-        lds(args, wave) = threads(wave) / wave * 4;
+        lds(args, family) = threads(family.wave()) / family.wave() * 4;
     }
 
     /// `y[c, r] = x[r, c]`. Grid `(ceil(cols / tile), ceil(rows / tile))`.
@@ -63,7 +63,7 @@ crate::kernels! {
         cols: u32,
     ) {
         threads(wave) = 256;
-        lds(args, wave) = TRANSPOSE_TILE * (TRANSPOSE_TILE + 1) * 4;
+        lds(args, family) = TRANSPOSE_TILE * (TRANSPOSE_TILE + 1) * 4;
     }
 
     /// `y[i] = x[0] + .. + x[i - 1]`, modulo 2^32. Grid 1.
@@ -75,7 +75,7 @@ crate::kernels! {
         n: u32,
     ) {
         threads(wave) = 256;
-        lds(args, wave) = threads(wave) / wave * 4;
+        lds(args, family) = threads(family.wave()) / family.wave() * 4;
     }
 
     /// `counts[b] +=` how many `x[i]` equal `b`. Grid `ceil(n / (threads * bytes per thread))`.
@@ -87,7 +87,7 @@ crate::kernels! {
         n: u32,
     ) {
         threads(wave) = 256;
-        lds(args, wave) = HISTOGRAM_BINS * 4;
+        lds(args, family) = HISTOGRAM_BINS * 4;
     }
 
     /// One wave per tile: `c[t] = a[t] * b[t]^T` twice, with the operands loaded from global and
@@ -101,7 +101,7 @@ crate::kernels! {
         c: *mut f32,
     ) {
         threads(wave) = wave;
-        lds(args, wave) = 2 * MMA_TILE * MMA_LDS_STRIDE * 2;
+        lds(args, family) = 2 * MMA_TILE * MMA_LDS_STRIDE * 2;
     }
 
     /// One matrix instruction per wave on bare registers: lane by lane, element by element of
@@ -115,6 +115,6 @@ crate::kernels! {
         c: *mut f32,
     ) {
         threads(wave) = wave;
-        lds(args, wave) = 0;
+        lds(args, family) = 0;
     }
 }

@@ -1,23 +1,48 @@
 //! Dense products, `out[x, w] (+)= sum_k W[w, k] X[x, k] + bias[w]`.
 
-use crate::block::{BLOCK_BYTES, ROWS};
+use crate::block::{BLOCK_BYTES, Family, ROWS};
 use crate::pack;
 
-/// Waves of a workgroup of the skinny kernels; each has its own 16 outputs.
-pub const SKINNY_WAVES: u32 = 4;
+/// Outputs of a workgroup of the kernels for up to 16 rows: one wave, one row tile.
+pub const SKINNY_OUTPUTS: u32 = ROWS as u32;
+/// Waves of a workgroup of the kernels for up to 64 rows.
+pub const SKINNY64_WAVES: u32 = 4;
 /// Outputs of a workgroup of the tile kernels.
 pub const TILE_OUTPUTS: u32 = 128;
-/// Rows of X of a workgroup of the tile kernels.
-pub const TILE_ROWS: u32 = 64;
 
-/// Two stages of a tile kernel's blocks, in bytes.
-const fn tile_lds(step_bytes: usize) -> u32 {
+/// Outputs of a workgroup of the kernels for up to 64 rows: a row tile per wave, or on Hopper two
+/// that its four waves multiply together.
+pub const fn skinny64_outputs(family: Family) -> u32 {
+    match family {
+        Family::Nvptx => 2 * ROWS as u32,
+        _ => SKINNY64_WAVES * ROWS as u32,
+    }
+}
+
+/// Rows of X of a workgroup of the tile kernels.
+pub const fn tile_rows(family: Family) -> u32 {
+    match family {
+        Family::Nvptx => 128,
+        _ => 64,
+    }
+}
+
+/// Workgroup memory of the tile kernels, here and in `moe`, for blocks of `step_bytes` of W: two
+/// stages on AMD. On Hopper three stages of two steps, and for packed formats two more of decoded W.
+pub const fn tile_lds(family: Family, step_bytes: usize) -> u32 {
+    let x = tile_rows(family) as usize / ROWS * BLOCK_BYTES;
     let w = TILE_OUTPUTS as usize / ROWS * step_bytes;
-    2 * (w + TILE_ROWS as usize / ROWS * BLOCK_BYTES) as u32
+    let decoded = TILE_OUTPUTS as usize / ROWS * BLOCK_BYTES;
+    let bytes = match family {
+        Family::Nvptx if step_bytes == BLOCK_BYTES => 3 * 2 * (w + x),
+        Family::Nvptx => 3 * 2 * (w + x) + 2 * 2 * decoded,
+        _ => 2 * (w + x),
+    };
+    bytes as u32
 }
 
 macro_rules! linear {
-    ($(#[$doc:meta] $name:ident, $threads:expr, $lds:expr;)*) => {
+    ($(#[$doc:meta] $name:ident, $threads:expr, $lds:expr, $step_bytes:expr;)*) => {
         crate::kernels! {$(
             #[$doc]
             $name(
@@ -37,15 +62,20 @@ macro_rules! linear {
                 accumulate: u32,
             ) {
                 threads(wave) = $threads(wave);
-                lds(args, wave) = $lds;
+                lds(args, family) = $lds(family, $step_bytes);
             }
         )*}
     };
 }
 
-/// Threads of the skinny kernels.
+/// Threads of the kernels for up to 16 rows.
 pub const fn skinny_threads(wave: u32) -> u32 {
-    SKINNY_WAVES * wave
+    wave
+}
+
+/// Threads of the kernels for up to 64 rows.
+pub const fn skinny64_threads(wave: u32) -> u32 {
+    SKINNY64_WAVES * wave
 }
 
 /// Threads of the tile kernels: eight waves.
@@ -53,17 +83,22 @@ pub const fn tile_threads(wave: u32) -> u32 {
     8 * wave
 }
 
+/// No workgroup memory.
+const fn no_lds(_family: Family, _step_bytes: usize) -> u32 {
+    0
+}
+
 linear! {
-    /// bf16 W, up to 16 rows. Grid `ceil(n / 64)`.
-    linear_skinny_bf16, skinny_threads, 0;
-    /// bf16 W, up to 64 rows. Grid `ceil(n / 64)`.
-    linear_skinny64_bf16, skinny_threads, 0;
-    /// bf16 W. Grid `(ceil(n / 128), ceil(rows / 64))`.
-    linear_tile_bf16, tile_threads, tile_lds(pack::BF16_STEP_BYTES);
-    /// MXINT8 W, up to 16 rows. Grid `ceil(n / 64)`.
-    linear_skinny_mxint8, skinny_threads, 0;
-    /// MXINT8 W, up to 64 rows. Grid `ceil(n / 64)`.
-    linear_skinny64_mxint8, skinny_threads, 0;
-    /// MXINT8 W. Grid `(ceil(n / 128), ceil(rows / 64))`.
-    linear_tile_mxint8, tile_threads, tile_lds(pack::MXINT8_STEP_BYTES);
+    /// bf16 W, up to 16 rows. Grid `ceil(n / 16)`.
+    linear_skinny_bf16, skinny_threads, no_lds, pack::BF16_STEP_BYTES;
+    /// bf16 W, up to 64 rows. Grid `ceil(n / skinny64_outputs)`.
+    linear_skinny64_bf16, skinny64_threads, no_lds, pack::BF16_STEP_BYTES;
+    /// bf16 W. Grid `(ceil(n / 128), ceil(rows / tile_rows))`.
+    linear_tile_bf16, tile_threads, tile_lds, pack::BF16_STEP_BYTES;
+    /// MXINT8 W, up to 16 rows. Grid `ceil(n / 16)`.
+    linear_skinny_mxint8, skinny_threads, no_lds, pack::MXINT8_STEP_BYTES;
+    /// MXINT8 W, up to 64 rows. Grid `ceil(n / skinny64_outputs)`.
+    linear_skinny64_mxint8, skinny64_threads, no_lds, pack::MXINT8_STEP_BYTES;
+    /// MXINT8 W. Grid `(ceil(n / 128), ceil(rows / tile_rows))`.
+    linear_tile_mxint8, tile_threads, tile_lds, pack::MXINT8_STEP_BYTES;
 }

@@ -1,12 +1,12 @@
 //! Mixture of experts: route, sort by expert, two products per expert, combine.
 //!
 //! An *assignment* is a token and one of its experts, numbered `row * top_k + rank`. A *slot* is an
-//! assignment's place when they are sorted by expert, then by number. A *tile* is up to 16 or 64
-//! slots of one expert. Counts stay on the device: grids are upper bounds, and workgroups past
+//! assignment's place when they are sorted by expert, then by number. A *tile* is up to
+//! [`SKINNY_SLOTS`] or [`tile_slots`] slots of one expert. Counts stay on the device: grids are upper bounds, and workgroups past
 //! the last tile leave at once.
 
-use crate::block::{BLOCK_BYTES, ROWS};
-use crate::kernels::linear::{SKINNY_WAVES, skinny_threads, tile_threads};
+use crate::block::Family;
+use crate::kernels::linear::{skinny_threads, tile_lds, tile_rows, tile_threads};
 use crate::pack;
 
 /// Experts a sort can count.
@@ -17,12 +17,15 @@ pub const MAX_TOP_K: u32 = 32;
 pub const TILE_WORDS: u32 = 3;
 /// Slots of a tile of the skinny kernels.
 pub const SKINNY_SLOTS: u32 = 16;
-/// Slots of a tile of the tile kernels.
-pub const TILE_SLOTS: u32 = 64;
 /// Row tiles of W of a workgroup of the tile kernels.
 pub const TILE_W_TILES: u32 = 8;
 /// Rows one workgroup of `moe_combine` adds to, and the elements of each.
 pub const COMBINE_ELEMENTS: u32 = 1024;
+
+/// Slots of a tile of the tile kernels.
+pub const fn tile_slots(family: Family) -> u32 {
+    tile_rows(family)
+}
 
 /// Tiles there can be at most: every expert may end in a broken one.
 pub const fn max_tiles(rows: u32, top_k: u32, experts: u32, tile_slots: u32) -> u32 {
@@ -31,14 +34,9 @@ pub const fn max_tiles(rows: u32, top_k: u32, experts: u32, tile_slots: u32) -> 
     (slots - broken) / tile_slots + broken
 }
 
-/// Row tiles of W one workgroup of a skinny kernel covers: one per wave, two for gate and up.
-pub const fn skinny_w_tiles(gate_up: bool) -> u32 {
-    if gate_up { 2 * SKINNY_WAVES } else { SKINNY_WAVES }
-}
-
-/// Two stages of a tile kernel's blocks, in bytes.
-const fn tile_lds(step_bytes: usize) -> u32 {
-    2 * (TILE_W_TILES as usize * step_bytes + TILE_SLOTS as usize / ROWS * BLOCK_BYTES) as u32
+/// No workgroup memory.
+const fn no_lds(_family: Family, _step_bytes: usize) -> u32 {
+    0
 }
 
 crate::kernels! {
@@ -55,7 +53,7 @@ crate::kernels! {
         top_k: u32,
     ) {
         threads(wave) = wave;
-        lds(args, wave) = 0;
+        lds(args, family) = 0;
     }
     /// Sorts assignments by expert, stably, and lists the tiles. Grid `experts`.
     moe_sort(
@@ -74,7 +72,7 @@ crate::kernels! {
         tile_slots: u32,
     ) {
         threads(wave) = 256;
-        lds(args, wave) = 4 * (args.experts + 256);
+        lds(args, family) = 4 * (args.experts + 256);
     }
     /// `out[row] += sum over rank of weight * y[slot]`, ranks ascending.
     /// Grid `(ceil(n / 1024), rows)`.
@@ -91,12 +89,12 @@ crate::kernels! {
         top_k: u32,
     ) {
         threads(wave) = 256;
-        lds(args, wave) = 0;
+        lds(args, family) = 0;
     }
 }
 
 macro_rules! products {
-    ($(#[$doc:meta] gate_up $gate_up:ident, #[$doc2:meta] down $down:ident, $threads:expr, $lds:expr;)*) => {
+    ($(#[$doc:meta] gate_up $gate_up:ident, #[$doc2:meta] down $down:ident, $threads:expr, $lds:expr, $step_bytes:expr;)*) => {
         crate::kernels! {$(
             #[$doc]
             $gate_up(
@@ -120,7 +118,7 @@ macro_rules! products {
                 limit: f32,
             ) {
                 threads(wave) = $threads(wave);
-                lds(args, wave) = $lds;
+                lds(args, family) = $lds(family, $step_bytes);
             }
             #[$doc2]
             $down(
@@ -140,7 +138,7 @@ macro_rules! products {
                 steps: u32,
             ) {
                 threads(wave) = $threads(wave);
-                lds(args, wave) = $lds;
+                lds(args, family) = $lds(family, $step_bytes);
             }
         )*}
     };
@@ -151,22 +149,22 @@ pub mod products {
     use super::*;
 
     products! {
-        /// First product and SwiGLU, MXFP4. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
+        /// First product and SwiGLU, MXFP4. Grid `(units / 16, max_tiles)`.
         gate_up moe_gate_up_skinny_mxfp4,
-        /// Second product, MXFP4. Grid `(ceil(n / 16 / 4), max_tiles)`.
-        down moe_down_skinny_mxfp4, skinny_threads, 0;
-        /// First product and SwiGLU, bf16. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
+        /// Second product, MXFP4. Grid `(n / 16, max_tiles)`.
+        down moe_down_skinny_mxfp4, skinny_threads, no_lds, 0;
+        /// First product and SwiGLU, bf16. Grid `(units / 16, max_tiles)`.
         gate_up moe_gate_up_skinny_bf16,
-        /// Second product, bf16. Grid `(ceil(n / 16 / 4), max_tiles)`.
-        down moe_down_skinny_bf16, skinny_threads, 0;
+        /// Second product, bf16. Grid `(n / 16, max_tiles)`.
+        down moe_down_skinny_bf16, skinny_threads, no_lds, 0;
         /// First product and SwiGLU, MXFP4. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
         gate_up moe_gate_up_tile_mxfp4,
         /// Second product, MXFP4. Grid `(ceil(n / 16 / 8), max_tiles)`.
-        down moe_down_tile_mxfp4, tile_threads, tile_lds(pack::MXFP4_STEP_BYTES);
+        down moe_down_tile_mxfp4, tile_threads, tile_lds, pack::MXFP4_STEP_BYTES;
         /// First product and SwiGLU, bf16. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
         gate_up moe_gate_up_tile_bf16,
         /// Second product, bf16. Grid `(ceil(n / 16 / 8), max_tiles)`.
-        down moe_down_tile_bf16, tile_threads, tile_lds(pack::BF16_STEP_BYTES);
+        down moe_down_tile_bf16, tile_threads, tile_lds, pack::BF16_STEP_BYTES;
     }
 }
 
