@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::cpu::simd::{Kernel, Level, Simd};
+use crate::cpu::simd::{Kernel, LANES, Level, Line, Simd};
 use crate::cpu::{CpuEngine, CpuError, CpuOptions};
 use crate::engine::{Chunk, Engine, EngineError, Sampling, SeqId, Want};
 use crate::model::{self, ExpertWeights, Experts, LoadOptions, Matrix, ModelError, Weights};
@@ -249,36 +249,36 @@ fn weight_bytes(weights: &Weights) -> u64 {
 
 /// Adds up a buffer, read at [`STREAMS`] places at once: one stream per thread does not keep
 /// memory busy.
-struct ReadAll<'a>(&'a [u64]);
+struct ReadAll<'a>(&'a [Page]);
 
 const STREAMS: usize = 8;
+type Page = [Line; 64];
 
 impl Kernel for ReadAll<'_> {
-    type Output = u64;
+    type Output = f32;
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> u64 {
-        let (lines, _) = self.0.as_chunks::<8>();
-        let stream = lines.len() / STREAMS;
-        let mut sums = [[0u64; 8]; STREAMS];
-        for i in 0..stream {
-            for (s, sums) in sums.iter_mut().enumerate() {
-                for (sum, x) in sums.iter_mut().zip(&lines[s * stream + i]) {
-                    *sum = sum.wrapping_add(*x);
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let one = simd.splat(1.0);
+        let mut sums = [simd.splat(0.0); STREAMS];
+        for pages in self.0.as_chunks::<STREAMS>().0 {
+            for line in 0..pages[0].len() {
+                for (sum, page) in sums.iter_mut().zip(pages) {
+                    *sum = simd.fma(one, simd.load(&page[line].0), *sum);
                 }
             }
         }
-        sums.as_flattened().iter().fold(0, |a, b| a.wrapping_add(*b))
+        sums.iter().map(|&sum| simd.sum(sum)).sum()
     }
 }
 
 /// Bytes per second that all threads of the current pool read together: the best of several
 /// passes over 512 MiB.
 fn read_bandwidth(level: Level) -> f64 {
-    let buffer = vec![1u64; (512 << 20) / size_of::<u64>()];
+    let buffer = vec![[Line([1.0; LANES]); 64]; (512 << 20) / size_of::<Page>()];
     let pass = || {
         let start = Instant::now();
-        let sums = buffer.par_chunks(1 << 17).map(|part| level.run(ReadAll(part)));
-        std::hint::black_box(sums.reduce(|| 0, u64::wrapping_add));
+        let sums = buffer.par_chunks(32 * STREAMS).map(|part| level.run(ReadAll(part)));
+        std::hint::black_box(sums.sum::<f32>());
         start.elapsed()
     };
     let best = (0..8).map(|_| pass()).min().unwrap_or_default();

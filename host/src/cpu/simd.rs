@@ -50,6 +50,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The sum of all lanes: halves are added lane by lane (8, 4, 2, 1).
     fn sum(self, x: Self::V) -> f32;
+    /// Asks for the cache line at `address`, which need not be valid.
+    fn prefetch(self, address: *const u8);
     /// Sixteen f32, little-endian, at any address.
     fn f32s(self, x: &[u8; 4 * LANES]) -> Self::V;
     /// Sixteen bf16, little-endian, at any address.

@@ -82,6 +82,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: every x86-64 has SSE; a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     fn f32s(self, x: &[u8; 4 * LANES]) -> [__m256; 2] {
         // SAFETY: `self` proves AVX2; `x` is 64 readable bytes, read unaligned.
         unsafe { [_mm256_loadu_ps(x.as_ptr().cast()), _mm256_loadu_ps(x.as_ptr().add(32).cast())] }

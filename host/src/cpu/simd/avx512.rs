@@ -72,6 +72,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: every x86-64 has SSE; a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     fn f32s(self, x: &[u8; 4 * LANES]) -> __m512 {
         // SAFETY: `self` proves AVX-512 F; `x` is 64 readable bytes, read unaligned.
         unsafe { _mm512_loadu_ps(x.as_ptr().cast()) }

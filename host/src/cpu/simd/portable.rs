@@ -46,6 +46,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
     fn f32s(self, x: &[u8; 4 * LANES]) -> Self::V {
         let (words, _) = x.as_chunks::<4>();
         std::array::from_fn(|i| f32::from_le_bytes(words[i]))
