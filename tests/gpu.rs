@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use bytemuck::Pod;
 use emulator::Checkers;
 use gptoss::device_name::DeviceName;
-use gptoss::gpu::{self, Api, Device, DeviceBuffer, DeviceSlice, Kernels, Opened, Stream};
+use gptoss::gpu::{self, Device, DeviceBuffer, DeviceSlice, Kernels, Opened, Stream};
+use gptoss::kernels::code_object;
 
 /// Two devices, so that copies between devices are tested where there is no GPU.
 const DEFAULT: &str = "emu:gfx1151x2";
@@ -48,23 +49,21 @@ pub fn kernels() -> &'static Kernels {
     static KERNELS: OnceLock<Kernels> = OnceLock::new();
     KERNELS.get_or_init(|| {
         let arch = &device().properties().arch;
-        let path = match std::env::var_os("GPTOSS_KERNELS") {
-            Some(folder) => {
-                let extension = if device().api() == Api::Cuda { "ptx" } else { "co" };
-                PathBuf::from(folder).join(arch).with_extension(extension)
-            }
+        let folder = match std::env::var_os("GPTOSS_KERNELS") {
+            Some(folder) => PathBuf::from(folder),
             None => built(arch),
         };
-        let name = path.display().to_string();
-        let image = std::fs::read(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
-        Kernels::load(device(), &name, &image).unwrap_or_else(|e| panic!("{e}"))
+        let image = code_object(arch, Some(&folder)).unwrap_or_else(|e| panic!("{e}"));
+        Kernels::load(device(), arch, &image).unwrap_or_else(|e| panic!("{e}"))
     })
 }
 
+/// The folder with the kernels of `arch`, brought up to date.
 fn built(arch: &str) -> PathBuf {
+    let folder = device_build::default_out();
     let chip = device_build::chip(arch).unwrap_or_else(|e| panic!("{e}"));
-    let built = device_build::build(&[chip], &device_build::default_out());
-    built.unwrap_or_else(|e| panic!("{e}")).remove(0).path
+    device_build::build(&[chip], &folder).unwrap_or_else(|e| panic!("{e}"));
+    folder
 }
 
 /// Elements after an output that a kernel must leave alone.

@@ -21,9 +21,10 @@ mod device;
 mod driver;
 mod error;
 mod graph;
-mod launch;
+pub mod launch;
 mod module;
 mod open;
+pub mod pack;
 mod report;
 mod stream;
 

@@ -7,6 +7,8 @@
 //! content (indices in device memory) have an `unsafe` function that says so.
 
 mod basics;
+pub mod linear;
+pub mod moe;
 
 use std::collections::HashMap;
 
