@@ -12,7 +12,7 @@ use shared::block::{Family, ROWS};
 use shared::kernels::linear::*;
 
 use crate::arch;
-use crate::product::{lane_rows, skinny, tile_product, tiled_row};
+use crate::product::{lane_rows, skinny_ahead, tile_product, tiled_row};
 use crate::tile::{ACC, Acc, FAMILY, acc_index};
 use crate::weights::{Bf16, Format, Mxint8};
 
@@ -71,7 +71,12 @@ unsafe fn linear_skinny<F: Format, const XT: usize, const DEPTH: usize>(
                 tiled_row(x, row.min(output.rows - 1), steps)
             })
         });
-        let [acc] = skinny::<F, 1, XT, DEPTH>([w_rows], x_rows, steps, lane);
+        #[cfg(family = "nvptx")]
+        if XT == 1 && output.n < BULK_OUTPUTS {
+            let acc = crate::product::skinny_bulk::<F>(w_rows, x_rows[0], steps, lane);
+            return output.store(acc, w_tile, 0, lane);
+        }
+        let [acc] = skinny_ahead::<F, 1, XT, DEPTH>([w_rows], x_rows, steps, lane);
         for tile in 0..XT {
             output.store(acc[tile], w_tile, (tile * ROWS) as u32, lane);
         }

@@ -4,15 +4,18 @@
 //! token's experts runs in the order of their rank. The only atomics count integers in workgroup
 //! memory.
 
+use shared::block::{BLOCK_BYTES, CHUNK_STRIDE_BYTES};
 use shared::kernels::moe::*;
 
 use crate::arch::{
-    WAVE, atomic_add, exp, group_reduce, lane, rcp, shuffle_xor, thread_id, workgroup_barrier,
-    workgroup_id_x, workgroup_id_y, workgroup_memory,
+    WAVE, atomic_add, exp, group_reduce, lane, load_16, rcp, shuffle_xor, store_16, thread_id,
+    workgroup_barrier, workgroup_id_x, workgroup_id_y, workgroup_memory,
 };
+use crate::product::tiled_row;
 
 const _: moe_route::Signature = moe_route;
 const _: moe_sort::Signature = moe_sort;
+const _: moe_gather::Signature = moe_gather;
 const _: moe_combine::Signature = moe_combine;
 
 /// A logit and its expert; the better of two has the larger logit, or the lower index.
@@ -191,6 +194,41 @@ pub unsafe extern "gpu-kernel" fn moe_sort(
                 *slot_of.add(i as usize) = slot;
                 slot += 1;
             }
+        }
+    }
+}
+
+/// The kernel; shapes are in the table. A thread copies one of the 16 rows' four chunks of a step,
+/// for every fourth of the workgroup's steps.
+///
+/// # Safety
+///
+/// The launch contract of the table.
+#[unsafe(no_mangle)]
+pub unsafe extern "gpu-kernel" fn moe_gather(
+    x: *const u8,
+    assignment_of: *const u32,
+    out: *mut u8,
+    assignments: u32,
+    steps: u32,
+    top_k: u32,
+) {
+    let (chunk, first) = (thread_id() % 64, thread_id() / 64);
+    let slot = workgroup_id_y() * 16 + chunk % 16;
+    if slot >= assignments {
+        return;
+    }
+    let at = (chunk / 16) as usize * CHUNK_STRIDE_BYTES;
+    // SAFETY: the slot is filled; both matrices have its row and `steps` steps.
+    unsafe {
+        let row = *assignment_of.add(slot as usize) / top_k;
+        let (from, to) = (tiled_row(x, row, steps).add(at), tiled_row(out, slot, steps).add(at));
+        let mut step = workgroup_id_x() * GATHER_STEPS + first;
+        let end = ((workgroup_id_x() + 1) * GATHER_STEPS).min(steps);
+        while step < end {
+            let at = step as usize * BLOCK_BYTES;
+            store_16(to.cast_mut().add(at), load_16(from.add(at)));
+            step += moe_gather::threads(WAVE) / 64;
         }
     }
 }

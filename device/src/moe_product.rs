@@ -9,7 +9,7 @@ use shared::block::{ROWS, STEP, tiled_index};
 use shared::kernels::moe::*;
 
 use crate::arch::{self, exp2, pack_bf16, rcp};
-use crate::product::{lane_rows, skinny, tile_product, tiled_row};
+use crate::product::{lane_rows, skinny_ahead, tile_product, tiled_row};
 use crate::tile::{ACC, Acc, FAMILY, acc_index};
 use crate::weights::{Bf16, Format, Mxfp4};
 use shared::block::Family;
@@ -147,7 +147,7 @@ unsafe fn gate_up_skinny<F: Format>(args: GateUp, slots: Slots) {
     unsafe {
         let w = [2 * pair, 2 * pair + 1].map(|tile| args.w_tile::<F>(slots.expert, tile));
         let x = lane_rows(lane, |row| args.x_row(slots.slot(row)));
-        let [[gate], [up]] = skinny::<F, 2, 1, { AHEAD.0 }>(w, [x], args.steps, lane);
+        let [[gate], [up]] = skinny_ahead::<F, 2, 1, { AHEAD.0 }>(w, [x], args.steps, lane);
         args.store(&slots, gate, up, pair, 0, lane);
     }
 }
@@ -161,7 +161,7 @@ unsafe fn gate_up_tile<F: Format>(args: GateUp, slots: Slots) {
     unsafe {
         tile_product::<F>(
             |i| args.w_tile::<F>(slots.expert, (w0 + i).min(last)),
-            |r| args.x_row(slots.slot(r)),
+            |r| tiled_row(args.x, slots.slot(r), args.steps),
             args.steps,
             |w_tile, x_tile, [gate, up]| {
                 if w0 + w_tile < last {
@@ -231,7 +231,7 @@ unsafe fn down_skinny<F: Format>(args: Down, slots: Slots) {
     unsafe {
         let w = args.w_tile::<F>(slots.expert, w_tile);
         let x = lane_rows(lane, |row| tiled_row(args.act, slots.slot(row), args.steps));
-        let [[acc]] = skinny::<F, 1, 1, { AHEAD.1 }>([w], [x], args.steps, lane);
+        let [[acc]] = skinny_ahead::<F, 1, 1, { AHEAD.1 }>([w], [x], args.steps, lane);
         args.store(&slots, acc, w_tile, 0, lane);
     }
 }

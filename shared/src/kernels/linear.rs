@@ -62,7 +62,7 @@ macro_rules! linear {
                 accumulate: u32,
             ) {
                 threads(wave) = $threads(wave);
-                lds(args, family) = $lds(family, $step_bytes);
+                lds(args, family) = $lds(family, $step_bytes, args.n);
             }
         )*}
     };
@@ -84,21 +84,44 @@ pub const fn tile_threads(wave: u32) -> u32 {
 }
 
 /// No workgroup memory.
-const fn no_lds(_family: Family, _step_bytes: usize) -> u32 {
+const fn no_lds(_family: Family, _step_bytes: usize, _n: u32) -> u32 {
     0
+}
+
+/// Workgroup memory of a wave that streams a row tile of W through it: four stages of eight steps,
+/// and a barrier for each stage.
+const fn bulk_lds(step_bytes: usize) -> u32 {
+    (4 * 8 * step_bytes + 4 * 8) as u32
+}
+
+/// Outputs below which Hopper's waves are few, so that each needs more bytes on their way than its
+/// registers hold; with more, the many waves need none of the workgroup memory.
+pub const BULK_OUTPUTS: u32 = 1 << 15;
+
+/// [`bulk_lds`] where that is how `n` outputs are computed.
+const fn skinny_lds(family: Family, step_bytes: usize, n: u32) -> u32 {
+    match family {
+        Family::Nvptx if n < BULK_OUTPUTS => bulk_lds(step_bytes),
+        _ => 0,
+    }
+}
+
+/// [`tile_lds`]; `n` does not matter.
+const fn tile_lds_of(family: Family, step_bytes: usize, _n: u32) -> u32 {
+    tile_lds(family, step_bytes)
 }
 
 linear! {
     /// bf16 W, up to 16 rows. Grid `ceil(n / 16)`.
-    linear_skinny_bf16, skinny_threads, no_lds, pack::BF16_STEP_BYTES;
+    linear_skinny_bf16, skinny_threads, skinny_lds, pack::BF16_STEP_BYTES;
     /// bf16 W, up to 64 rows. Grid `ceil(n / skinny64_outputs)`.
     linear_skinny64_bf16, skinny64_threads, no_lds, pack::BF16_STEP_BYTES;
     /// bf16 W. Grid `(ceil(n / 128), ceil(rows / tile_rows))`.
-    linear_tile_bf16, tile_threads, tile_lds, pack::BF16_STEP_BYTES;
+    linear_tile_bf16, tile_threads, tile_lds_of, pack::BF16_STEP_BYTES;
     /// MXINT8 W, up to 16 rows. Grid `ceil(n / 16)`.
-    linear_skinny_mxint8, skinny_threads, no_lds, pack::MXINT8_STEP_BYTES;
+    linear_skinny_mxint8, skinny_threads, skinny_lds, pack::MXINT8_STEP_BYTES;
     /// MXINT8 W, up to 64 rows. Grid `ceil(n / skinny64_outputs)`.
     linear_skinny64_mxint8, skinny64_threads, no_lds, pack::MXINT8_STEP_BYTES;
     /// MXINT8 W. Grid `(ceil(n / 128), ceil(rows / tile_rows))`.
-    linear_tile_mxint8, tile_threads, tile_lds, pack::MXINT8_STEP_BYTES;
+    linear_tile_mxint8, tile_threads, tile_lds_of, pack::MXINT8_STEP_BYTES;
 }

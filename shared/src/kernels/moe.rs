@@ -19,6 +19,8 @@ pub const TILE_WORDS: u32 = 3;
 pub const SKINNY_SLOTS: u32 = 16;
 /// Row tiles of W of a workgroup of the tile kernels.
 pub const TILE_W_TILES: u32 = 8;
+/// Steps of one workgroup of `moe_gather`, whose threads each copy a chunk of them.
+pub const GATHER_STEPS: u32 = 16;
 /// Rows one workgroup of `moe_combine` adds to, and the elements of each.
 pub const COMBINE_ELEMENTS: u32 = 1024;
 
@@ -74,6 +76,22 @@ crate::kernels! {
         threads(wave) = 256;
         lds(args, family) = 4 * (args.experts + 256);
     }
+    /// Copies each slot's token row, so that tiles read contiguous rows.
+    /// Grid `(ceil(steps / 16), ceil(assignments / 16))`.
+    moe_gather(
+        /// `[rows, 32 * steps]` bf16 in tiled layout
+        x: *const u8,
+        /// `[assignments]`
+        assignment_of: *const u32,
+        /// `[assignments, 32 * steps]` bf16 in tiled layout, by slot
+        out: *mut u8,
+        assignments: u32,
+        steps: u32,
+        top_k: u32,
+    ) {
+        threads(wave) = 256;
+        lds(args, family) = 0;
+    }
     /// `out[row] += sum over rank of weight * y[slot]`, ranks ascending.
     /// Grid `(ceil(n / 1024), rows)`.
     moe_combine(
@@ -94,7 +112,11 @@ crate::kernels! {
 }
 
 macro_rules! products {
-    ($(#[$doc:meta] gate_up $gate_up:ident, #[$doc2:meta] down $down:ident, $threads:expr, $lds:expr, $step_bytes:expr;)*) => {
+    ($(
+        #[$doc:meta] gate_up $gate_up:ident, $gate_up_lds:expr,
+        #[$doc2:meta] down $down:ident, $down_lds:expr,
+        $threads:expr, $step_bytes:expr;
+    )*) => {
         crate::kernels! {$(
             #[$doc]
             $gate_up(
@@ -102,9 +124,10 @@ macro_rules! products {
                 w: *const u8,
                 /// `[experts, 2 * units]` in the same order
                 bias: *const f32,
-                /// `[rows, 32 * steps]` bf16 in tiled layout
+                /// bf16 in tiled layout, `32 * steps` wide: by row for the skinny kernels, by slot
+                /// for the tile kernels, see `moe_gather`
                 x: *const u8,
-                /// `[assignments]`
+                /// `[assignments]`; only read by the skinny kernels
                 assignment_of: *const u32,
                 /// `[max_tiles, 3]`
                 tiles: *const u32,
@@ -118,7 +141,7 @@ macro_rules! products {
                 limit: f32,
             ) {
                 threads(wave) = $threads(wave);
-                lds(args, family) = $lds(family, $step_bytes);
+                lds(args, family) = $gate_up_lds(family, $step_bytes);
             }
             #[$doc2]
             $down(
@@ -138,7 +161,7 @@ macro_rules! products {
                 steps: u32,
             ) {
                 threads(wave) = $threads(wave);
-                lds(args, family) = $lds(family, $step_bytes);
+                lds(args, family) = $down_lds(family, $step_bytes);
             }
         )*}
     };
@@ -150,21 +173,25 @@ pub mod products {
 
     products! {
         /// First product and SwiGLU, MXFP4. Grid `(units / 16, max_tiles)`.
-        gate_up moe_gate_up_skinny_mxfp4,
+        gate_up moe_gate_up_skinny_mxfp4, no_lds,
         /// Second product, MXFP4. Grid `(n / 16, max_tiles)`.
-        down moe_down_skinny_mxfp4, skinny_threads, no_lds, 0;
-        /// First product and SwiGLU, bf16. Grid `(units / 16, max_tiles)`.
-        gate_up moe_gate_up_skinny_bf16,
-        /// Second product, bf16. Grid `(n / 16, max_tiles)`.
-        down moe_down_skinny_bf16, skinny_threads, no_lds, 0;
+        down moe_down_skinny_mxfp4, no_lds,
+        skinny_threads, pack::MXFP4_STEP_BYTES;
         /// First product and SwiGLU, MXFP4. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
-        gate_up moe_gate_up_tile_mxfp4,
+        gate_up moe_gate_up_tile_mxfp4, tile_lds,
         /// Second product, MXFP4. Grid `(ceil(n / 16 / 8), max_tiles)`.
-        down moe_down_tile_mxfp4, tile_threads, tile_lds, pack::MXFP4_STEP_BYTES;
+        down moe_down_tile_mxfp4, tile_lds,
+        tile_threads, pack::MXFP4_STEP_BYTES;
+        /// First product and SwiGLU, bf16. Grid `(units / 16, max_tiles)`.
+        gate_up moe_gate_up_skinny_bf16, no_lds,
+        /// Second product, bf16. Grid `(n / 16, max_tiles)`.
+        down moe_down_skinny_bf16, no_lds,
+        skinny_threads, pack::BF16_STEP_BYTES;
         /// First product and SwiGLU, bf16. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
-        gate_up moe_gate_up_tile_bf16,
+        gate_up moe_gate_up_tile_bf16, tile_lds,
         /// Second product, bf16. Grid `(ceil(n / 16 / 8), max_tiles)`.
-        down moe_down_tile_bf16, tile_threads, tile_lds, pack::BF16_STEP_BYTES;
+        down moe_down_tile_bf16, tile_lds,
+        tile_threads, pack::BF16_STEP_BYTES;
     }
 }
 
