@@ -53,6 +53,14 @@ fn execute(w: &mut Wave, _: &mut Group<'_>, i: &Inst) -> Outcome {
         V_CVT_PK_U16_F32 => pairs(&|x| u32::from(f(x) as u16)),
         V_CVT_PK_U16_U32 => pairs(&|x| x.min(0xffff)),
         V_CVT_PK_I16_I32 => pairs(&|x| x.cast_signed().clamp(-32768, 32767).cast_unsigned()),
+        V_ALIGNBIT_B32 | V_ALIGNBYTE_B32 => {
+            let mut r = [0; LANES];
+            for l in 0..LANES {
+                let shift = if i.op == V_ALIGNBIT_B32 { c[l] & 31 } else { 8 * (c[l] & 3) };
+                r[l] = ((u64::from(a[l]) << 32 | u64::from(b[l])) >> shift) as u32;
+            }
+            r
+        }
         V_MAD_U32_U16 | V_MAD_I32_I16 if !i.clamp => {
             let mut r = [0; LANES];
             for l in 0..LANES {

@@ -171,14 +171,18 @@ fn execute_carry(w: &mut Wave, _: &mut Group<'_>, i: &Inst) -> Outcome {
             let vcc = w.s[VCC as usize];
             let mut r = [0; LANES];
             for l in 0..LANES {
-                let f = f32::from_bits;
-                let sum = f(a[l]).mul_add(f(b[l]), f(c[l]));
+                let f = |x: u32| f64::from(f32::from_bits(x));
                 let scale = match vcc >> l & 1 != 0 {
-                    true if f(c[l]).abs() >= 2.0 => f32::exp2(64.0),
-                    true => f32::exp2(-64.0),
+                    true if f(c[l]).abs() >= 2.0 => f64::exp2(64.0),
+                    true => f64::exp2(-64.0),
                     false => 1.0,
                 };
-                r[l] = (sum * scale).to_bits();
+                let fused =
+                    f32::from_bits(a[l]).mul_add(f32::from_bits(b[l]), f32::from_bits(c[l]));
+                let scaled = fused * scale as f32;
+                // A denormal quotient is rounded where it ends up and not before.
+                let late = fma_to_odd(f(a[l]), f(b[l]), f(c[l])) * scale;
+                r[l] = if scaled.is_subnormal() { late as f32 } else { scaled }.to_bits();
             }
             finish_f32(w, i, &mut r);
             write32(w, i.dst, w.exec(), &r);
@@ -190,13 +194,14 @@ fn execute_carry(w: &mut Wave, _: &mut Group<'_>, i: &Inst) -> Outcome {
             let mut r: Lanes64 = [0; LANES];
             for l in 0..LANES {
                 let f = f64::from_bits;
-                let sum = f(a[l]).mul_add(f(b[l]), f(c[l]));
                 let scale = match vcc >> l & 1 != 0 {
                     true if f(c[l]).abs() >= 2.0 => f64::exp2(128.0),
                     true => f64::exp2(-128.0),
                     false => 1.0,
                 };
-                r[l] = (sum * scale).to_bits();
+                let scaled = f(a[l]).mul_add(f(b[l]), f(c[l])) * scale;
+                let late = fma_to_odd(f(a[l]), f(b[l]), f(c[l])) * scale;
+                r[l] = if scaled.is_subnormal() { late } else { scaled }.to_bits();
             }
             finish_f64(w, i, &mut r);
             write64(w, i.dst, w.exec(), &r);
@@ -224,6 +229,22 @@ fn execute_carry(w: &mut Wave, _: &mut Group<'_>, i: &Inst) -> Outcome {
     write32(w, i.dst, mask, &wide.map(|x| x as u32));
     w.set_scalar(i.sdst, carry);
     Ok(())
+}
+
+/// a * b + c rounded to odd: a later rounding to fewer bits is then as if done at once.
+fn fma_to_odd(a: f64, b: f64, c: f64) -> f64 {
+    let sum = a.mul_add(b, c);
+    let product = a * b;
+    let low = a.mul_add(b, -product);
+    let total = product + c;
+    let part = total - product;
+    let error = (product - (total - part)) + (c - part);
+    let rest = (total - sum) + (error + low);
+    let bits = sum.to_bits();
+    if rest == 0.0 || !rest.is_finite() || bits & 1 != 0 {
+        return sum;
+    }
+    f64::from_bits(if (rest > 0.0) == (sum > 0.0) { bits + 1 } else { bits - 1 })
 }
 
 fn mad64(w: &mut Wave, i: &Inst) -> Outcome {
@@ -262,7 +283,10 @@ fn div_scale_f32(w: &mut Wave, i: &Inst) -> Outcome {
             (f32::from_bits(a[l]), f32::from_bits(b[l]), f32::from_bits(c[l]));
         let exponent = |x: f32| (x.to_bits() >> 23 & 255) as i32;
         let up = super::valu32::ldexp(value, 64);
-        // Whether 1/denominator is a denormal f32; AMD's pseudo-code says f64, which no f32 gives.
+        let down = super::valu32::ldexp(value, -64);
+        // AMD's pseudo-code looks for a denormal f64, which no f32 gives, and scales the
+        // denominator up where both are tiny, which overflows: a denominator above 2^126 has a
+        // reciprocal that the hardware flushes, so it is scaled down.
         let tiny_reciprocal = (1.0 / f64::from(denominator)).abs() < f64::from(f32::MIN_POSITIVE);
         let tiny_quotient = (numerator / denominator).is_subnormal();
         let (result, scale) = if numerator == 0.0 || denominator == 0.0 {
@@ -272,9 +296,9 @@ fn div_scale_f32(w: &mut Wave, i: &Inst) -> Outcome {
         } else if denominator.is_subnormal() {
             (up, false)
         } else if tiny_reciprocal && tiny_quotient {
-            (if a[l] == b[l] { up } else { value }, true)
+            (if a[l] == b[l] { down } else { value }, true)
         } else if tiny_reciprocal {
-            (super::valu32::ldexp(value, -64), false)
+            (down, false)
         } else if tiny_quotient {
             (if a[l] == c[l] { up } else { value }, true)
         } else if exponent(numerator) <= 23 {
@@ -301,6 +325,7 @@ fn div_scale_f64(w: &mut Wave, i: &Inst) -> Outcome {
             (f64::from_bits(a[l]), f64::from_bits(b[l]), f64::from_bits(c[l]));
         let exponent = |x: f64| (x.to_bits() >> 52 & 0x7ff) as i32;
         let up = super::valu64::ldexp(value, 128);
+        let down = super::valu64::ldexp(value, -128);
         let tiny_reciprocal = (1.0 / denominator).is_subnormal();
         let tiny_quotient = (numerator / denominator).is_subnormal();
         let (result, scale) = if numerator == 0.0 || denominator == 0.0 {
@@ -310,9 +335,9 @@ fn div_scale_f64(w: &mut Wave, i: &Inst) -> Outcome {
         } else if denominator.is_subnormal() {
             (up, false)
         } else if tiny_reciprocal && tiny_quotient {
-            (if a[l] == b[l] { up } else { value }, true)
+            (if a[l] == b[l] { down } else { value }, true)
         } else if tiny_reciprocal {
-            (super::valu64::ldexp(value, -128), false)
+            (down, false)
         } else if tiny_quotient {
             (if a[l] == c[l] { up } else { value }, true)
         } else if exponent(numerator) <= 53 {

@@ -215,8 +215,6 @@ fn integer(i: &Inst, a: &Lanes, b: &Lanes, c: &Lanes) -> Option<Lanes> {
         V_BFE_U32 => map3(a, b, c, |x, y, z| x >> (y & 31) & ((1 << (z & 31)) - 1)),
         V_BFE_I32 => map3(a, b, c, bfe_i32),
         V_BFM_B32 => map2(a, b, |x, y| ((1u32 << (x & 31)) - 1) << (y & 31)),
-        V_ALIGNBIT_B32 => map3(a, b, c, |x, y, z| align(x, y, z & 31)),
-        V_ALIGNBYTE_B32 => map3(a, b, c, |x, y, z| align(x, y, 8 * (z & 3))),
         V_PERM_B32 => map3(a, b, c, perm),
         _ => return integer_other(i, a, b),
     })
@@ -290,11 +288,6 @@ fn bfe_i32(x: u32, offset: u32, width: u32) -> u32 {
     let unused = (32 - width) & 31;
     let field = ((shifted << unused).cast_signed() >> unused).cast_unsigned();
     if width == 0 { 0 } else { field }
-}
-
-#[inline(always)]
-fn align(high: u32, low: u32, shift: u32) -> u32 {
-    ((u64::from(high) << 32 | u64::from(low)) >> shift) as u32
 }
 
 /// Byte permutation: selectors 0 to 3 are bytes of `low`, 4 to 7 of `high`, 8 to 11 repeat a sign
@@ -432,6 +425,9 @@ pub(super) fn div_fixup(quotient: f32, denominator: f32, numerator: f32) -> f32 
         signed(0.0)
     } else if exponent(numerator) - exponent(denominator) < -150 {
         signed(0.0)
+    } else if quotient.is_nan() {
+        // Finite operands: the estimate overflowed and its refinement subtracted infinities.
+        signed(f32::INFINITY)
     } else {
         signed(quotient.abs())
     }

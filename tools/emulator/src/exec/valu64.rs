@@ -117,8 +117,10 @@ pub(super) fn ldexp(x: f64, n: i32) -> f64 {
     let mantissa = frexp_mantissa(x);
     if exponent > 1000 {
         mantissa * power(1000) * power(exponent - 1000)
+    } else if exponent > -1000 {
+        mantissa * power(exponent)
     } else {
-        mantissa * power((exponent + 600).max(-1000)) * power(-600)
+        mantissa * power(-1000) * power(exponent + 1000)
     }
 }
 
@@ -182,6 +184,9 @@ fn div_fixup(quotient: f64, denominator: f64, numerator: f64) -> f64 {
         signed(0.0)
     } else if exponent(numerator) - exponent(denominator) < -1075 {
         signed(0.0)
+    } else if quotient.is_nan() {
+        // As for f32: the refinement overflowed.
+        signed(f64::INFINITY)
     } else {
         signed(quotient.abs())
     }

@@ -507,6 +507,12 @@ impl Decoder<'_> {
         self.inst.clamp = bits(low, 15, 1) != 0;
         self.inst.op_sel = bits(low, 11, 3) as u8;
         self.inst.op_sel_hi = (bits(high, 27, 2) | bits(low, 14, 1) << 2) as u8;
+        if matches!(self.inst.op, Op::V_FMA_MIX_F32 | Op::V_FMA_MIXLO_F16 | Op::V_FMA_MIXHI_F16) {
+            // Each source is f32, or the half of a register.
+            let halves = self.inst.op_sel_hi;
+            self.inst.src_ty =
+                [0, 1, 2].map(|n| if halves >> n & 1 != 0 { Ty::F16 } else { Ty::F32 });
+        }
         self.long_sources(high)?;
         self.check()
     }
