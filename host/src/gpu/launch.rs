@@ -6,6 +6,7 @@
 //! function accepts stays inside its buffers, whatever their content; kernels whose safety rests on
 //! content (indices in device memory) have an `unsafe` function that says so.
 
+pub mod attention;
 mod basics;
 pub mod linear;
 pub mod moe;

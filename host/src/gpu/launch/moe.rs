@@ -198,8 +198,46 @@ impl Kernels {
         unsafe { self.launch(stream, [experts, 1, 1], &args) }
     }
 
+    /// `out[assignments, k] =` the rows of `x[rows, k]` by slot, both bf16 in tiled layout: what the
+    /// tile path of [`Kernels::moe_gate_up`] reads.
+    ///
+    /// # Safety
+    ///
+    /// `assignment_of` is what `moe_sort` made for this `routing`.
+    pub unsafe fn moe_gather(
+        &self,
+        stream: &Stream,
+        routing: Routing,
+        k: usize,
+        x: DeviceSlice<'_, u16>,
+        assignment_of: DeviceSlice<'_, u32>,
+        out: DeviceSlice<'_, u16>,
+    ) -> Result<(), GpuError> {
+        let check = Check::new(&moe_gather::KERNEL, stream);
+        let [_, _, top_k] = routing.check(&check)?;
+        let assignments = routing.assignments();
+        let steps = check.multiple("k", k, STEP)? / STEP as u32;
+        let x_ptr = check.aligned("x", x, &[tiled_len(routing.rows, k)], 16)?;
+        let out_ptr = check.aligned("out", out, &[tiled_len(assignments, k)], 16)?;
+        let args = moe_gather::Args {
+            x: DevPtr::new(x_ptr.address()),
+            assignment_of: check.view("assignment_of", assignment_of, &[assignments])?,
+            out: DevPtr::new(out_ptr.address()),
+            assignments: assignments as u32,
+            steps,
+            top_k,
+        };
+        check.apart(("out", out), ("x", x))?;
+        check.apart(("out", out), ("assignment_of", assignment_of))?;
+        let slots = (assignments as u32).div_ceil(ROWS as u32);
+        // SAFETY: lengths, alignment and overlap were checked, the grid covers steps and slots; the
+        // assignments are the caller's promise.
+        unsafe { self.launch(stream, [steps.div_ceil(GATHER_STEPS), slots, 1], &args) }
+    }
+
     /// `act[assignments, units] =` SwiGLU of the first product of each slot's token and expert, bf16
-    /// in tiled layout, by slot. `weights.n` is `2 * units`: row tiles alternate 16 gates, 16 ups.
+    /// in tiled layout, by slot. `x` holds rows by token on the skinny path, by slot on the tile
+    /// path. `weights.n` is `2 * units`: row tiles alternate 16 gates, 16 ups.
     ///
     /// # Safety
     ///
@@ -224,7 +262,11 @@ impl Kernels {
                 let (w, bias, steps) = weights.check(&check, routing.experts)?;
                 let tiles = [routing.max_tiles(path, self.family()), TILE_WORDS as usize];
                 let assignments = routing.assignments();
-                let x_len = tiled_len(routing.rows, weights.k);
+                let x_rows = match path {
+                    ExpertPath::Skinny => routing.rows,
+                    ExpertPath::Tile => assignments,
+                };
+                let x_len = tiled_len(x_rows, weights.k);
                 let act_len = tiled_len(assignments, units as usize);
                 let args = $kernel::Args {
                     w,
