@@ -23,8 +23,10 @@
 #![cfg_attr(target_arch = "nvptx64", feature(stdarch_nvptx, asm_experimental_arch))]
 
 pub mod arch;
+pub mod argmax;
 pub mod attention;
 pub mod axpy;
+pub mod embed;
 pub mod histogram;
 pub mod linear;
 pub mod mma_probe;
@@ -32,6 +34,7 @@ pub mod moe;
 pub mod moe_product;
 pub mod product;
 pub mod rmsnorm;
+pub mod rope_kv;
 pub mod scan;
 pub mod softmax;
 pub mod tile;

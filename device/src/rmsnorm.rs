@@ -4,10 +4,13 @@
 //! squares is added per thread in that order, then over lanes and waves in the order of `arch`;
 //! the scaled value is rounded once, to bf16.
 
+use shared::block::{STEP, tiled_index};
 use shared::kernels::basics::rmsnorm_f32_bf16;
+use shared::kernels::rows::{NORM_CHUNK, rmsnorm_tiled};
 
 use crate::arch::{
-    WAVE, fma, rsqrt, thread_id, unpack_bf16, workgroup_id_x, workgroup_memory, workgroup_sum,
+    Vec16, WAVE, fma, load_16, pack_bf16, rsqrt, store_16, thread_id, unpack_bf16, workgroup_id_x,
+    workgroup_memory, workgroup_sum,
 };
 
 const _: rmsnorm_f32_bf16::Signature = rmsnorm_f32_bf16;
@@ -50,4 +53,69 @@ pub unsafe extern "gpu-kernel" fn rmsnorm_f32_bf16(
             *y.add(i as usize) = shared::bf16::from_f32(value);
         }
     }
+}
+
+const _: rmsnorm_tiled::Signature = rmsnorm_tiled;
+const TILED_THREADS: u32 = rmsnorm_tiled::threads(WAVE);
+
+/// The kernel; shapes are in the table. Thread `t` takes chunks `t, t + threads, ...` of eight
+/// elements, squares added in order; otherwise as [`rmsnorm_f32_bf16`].
+///
+/// # Safety
+///
+/// The launch contract of the table; `x` is 16-byte aligned and `n` a multiple of 32.
+#[unsafe(no_mangle)]
+pub unsafe extern "gpu-kernel" fn rmsnorm_tiled(
+    x: *const f32,
+    weight: *const f32,
+    rows: *const u32,
+    y: *mut u16,
+    n: u32,
+    eps: f32,
+) {
+    let row = workgroup_id_x() as usize;
+    // SAFETY: `rows` has one entry per workgroup, if it is there.
+    let source = if rows.is_null() { row } else { unsafe { *rows.add(row) as usize } };
+    // SAFETY: a row of x.
+    let x = unsafe { x.add(source * n as usize) };
+    let steps = n as usize / STEP;
+    let chunks = (thread_id()..n / NORM_CHUNK).step_by(TILED_THREADS as usize);
+
+    let mut squares = 0.0;
+    for chunk in chunks.clone() {
+        // SAFETY: the chunk lies in the row.
+        let x = unsafe { load_8_f32(x.add((chunk * NORM_CHUNK) as usize)) };
+        for i in 0..NORM_CHUNK as usize {
+            squares = fma(x[i], x[i], squares);
+        }
+    }
+    // SAFETY: the launch passes one f32 per wave.
+    let sum = unsafe { workgroup_sum(squares, workgroup_memory(), TILED_THREADS / WAVE) };
+    let scale = rsqrt(sum / n as f32 + eps);
+
+    for chunk in chunks {
+        let k = (chunk * NORM_CHUNK) as usize;
+        // SAFETY: the chunk lies in the row, and in its place of the tiled matrix.
+        unsafe {
+            let (x, weight) = (load_8_f32(x.add(k)), load_8_f32(weight.add(k)));
+            let mut words = [0; 4];
+            for i in 0..4 {
+                let (a, b) = (2 * i, 2 * i + 1);
+                words[i] = pack_bf16(x[a] * scale * weight[a], x[b] * scale * weight[b]);
+            }
+            store_16(y.add(tiled_index(row, k, steps)), Vec16(words));
+        }
+    }
+}
+
+/// Eight consecutive f32.
+///
+/// # Safety
+///
+/// `p` is 16-byte aligned and holds eight.
+#[inline(always)]
+unsafe fn load_8_f32(p: *const f32) -> [f32; 8] {
+    // SAFETY: the caller's promise.
+    let ([a, b, c, d], [e, f, g, h]) = unsafe { (load_16(p).f32(), load_16(p.add(4)).f32()) };
+    [a, b, c, d, e, f, g, h]
 }

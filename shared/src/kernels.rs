@@ -12,6 +12,7 @@ pub mod attention;
 pub mod basics;
 pub mod linear;
 pub mod moe;
+pub mod rows;
 
 macro_rules! families {
     ($($($family:ident)::+),* $(,)?) => {
@@ -29,7 +30,7 @@ macro_rules! families {
     };
 }
 
-families!(attention, basics, linear, moe, moe::products);
+families!(attention, basics, linear, moe, moe::products, rows);
 
 /// Symbol of the 64-bit little-endian [`FINGERPRINT`] in a code object or PTX file.
 pub const FINGERPRINT_SYMBOL: &str = "KERNEL_TABLE";
