@@ -321,7 +321,6 @@ unsafe fn split<const DS: usize, const DT: usize>(
         let state = queries.softmax::<DT>(from, end.min(last + 1), lane);
 
         let len = part_len((DT * ROWS) as u32) as usize;
-        let query_rows = (launch.rows * launch.group) as usize;
         for i in 0..ACC {
             let (w, x) = acc_index(lane, i);
             let own = queries.position[x_slot(i)];
@@ -329,7 +328,7 @@ unsafe fn split<const DS: usize, const DT: usize>(
             if x >= tile.count || split < own_first || start > own {
                 continue;
             }
-            let row = tile.kv_head as usize * query_rows + tile.row(x) as usize;
+            let row = (tile.row(x) * launch.kv_heads + tile.kv_head) as usize;
             let part = parts.add((row * splits as usize + (split - own_first) as usize) * len);
             if w == 0 {
                 *part = state.max[x_slot(i)];
@@ -348,7 +347,6 @@ unsafe fn merge<const DT: usize>(
     positions: *const u32,
     sinks: *const f32,
     out: *mut u16,
-    rows: u32,
     kv_heads: u32,
     group: u32,
     splits: u32,
@@ -361,7 +359,7 @@ unsafe fn merge<const DT: usize>(
     unsafe {
         let position = *positions.add((row / group) as usize);
         let count = position / SPLIT as u32 + 1 - first_split(position, window);
-        let at = kv_head as usize * (rows * group) as usize + row as usize;
+        let at = (row * kv_heads + kv_head) as usize;
         let parts = parts.add(at * splits as usize * len);
         let (token, col) = output(row, kv_head, group, dim);
         let steps = (kv_heads * group) as usize * dim / STEP;
@@ -471,7 +469,6 @@ macro_rules! kernels {
             positions: *const u32,
             sinks: *const f32,
             out: *mut u16,
-            rows: u32,
             kv_heads: u32,
             group: u32,
             splits: u32,
@@ -480,7 +477,7 @@ macro_rules! kernels {
             // SAFETY: the kernel's contract.
             unsafe {
                 merge::<{ $dim / ROWS }>(
-                    parts, positions, sinks, out, rows, kv_heads, group, splits, window,
+                    parts, positions, sinks, out, kv_heads, group, splits, window,
                 )
             }
         }

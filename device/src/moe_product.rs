@@ -14,11 +14,16 @@ use crate::tile::{ACC, Acc, FAMILY, acc_index};
 use crate::weights::{Bf16, Format, Mxfp4};
 use shared::block::Family;
 
-/// Steps loaded ahead, as in `linear.rs`; gate and up double the weights of a step.
-const AHEAD: (usize, usize) = match FAMILY {
-    Family::Gfx9 => (4, 8),
-    _ => (3, 4),
-};
+/// Steps loaded ahead by the first and the second product: bytes on their way are what hides
+/// memory latency, and a step of MXFP4 is few. As many as registers allow.
+const fn ahead<F: Format>() -> (usize, usize) {
+    let packed = F::STEP_BYTES < shared::block::BLOCK_BYTES;
+    match FAMILY {
+        Family::Nvptx if packed => (5, 8),
+        Family::Gfx9 => (4, 8),
+        _ => (3, 4),
+    }
+}
 
 /// Some slots of one expert.
 struct Slots {
@@ -137,7 +142,7 @@ fn swiglu(gate: f32, up: f32, limit: f32) -> f32 {
 }
 
 #[inline(always)]
-unsafe fn gate_up_skinny<F: Format>(args: GateUp, slots: Slots) {
+unsafe fn gate_up_skinny<F: Format, const AHEAD: usize>(args: GateUp, slots: Slots) {
     let lane = arch::lane();
     let pair = arch::workgroup_id_x();
     if 2 * pair >= args.w_tiles() {
@@ -147,7 +152,7 @@ unsafe fn gate_up_skinny<F: Format>(args: GateUp, slots: Slots) {
     unsafe {
         let w = [2 * pair, 2 * pair + 1].map(|tile| args.w_tile::<F>(slots.expert, tile));
         let x = lane_rows(lane, |row| args.x_row(slots.slot(row)));
-        let [[gate], [up]] = skinny_ahead::<F, 2, 1, { AHEAD.0 }>(w, [x], args.steps, lane);
+        let [[gate], [up]] = skinny_ahead::<F, 2, 1, AHEAD>(w, [x], args.steps, lane);
         args.store(&slots, gate, up, pair, 0, lane);
     }
 }
@@ -221,7 +226,7 @@ impl Down {
 }
 
 #[inline(always)]
-unsafe fn down_skinny<F: Format>(args: Down, slots: Slots) {
+unsafe fn down_skinny<F: Format, const AHEAD: usize>(args: Down, slots: Slots) {
     let lane = arch::lane();
     let w_tile = arch::workgroup_id_x();
     if w_tile * ROWS as u32 >= args.n {
@@ -231,7 +236,7 @@ unsafe fn down_skinny<F: Format>(args: Down, slots: Slots) {
     unsafe {
         let w = args.w_tile::<F>(slots.expert, w_tile);
         let x = lane_rows(lane, |row| tiled_row(args.act, slots.slot(row), args.steps));
-        let [[acc]] = skinny_ahead::<F, 1, 1, { AHEAD.1 }>([w], [x], args.steps, lane);
+        let [[acc]] = skinny_ahead::<F, 1, 1, AHEAD>([w], [x], args.steps, lane);
         args.store(&slots, acc, w_tile, 0, lane);
     }
 }
@@ -322,8 +327,8 @@ macro_rules! kernels {
 }
 
 kernels! {
-    moe_gate_up_skinny_mxfp4 = gate_up_skinny::<Mxfp4>, moe_down_skinny_mxfp4 = down_skinny::<Mxfp4>;
-    moe_gate_up_skinny_bf16 = gate_up_skinny::<Bf16>, moe_down_skinny_bf16 = down_skinny::<Bf16>;
+    moe_gate_up_skinny_mxfp4 = gate_up_skinny::<Mxfp4, { ahead::<Mxfp4>().0 }>, moe_down_skinny_mxfp4 = down_skinny::<Mxfp4, { ahead::<Mxfp4>().1 }>;
+    moe_gate_up_skinny_bf16 = gate_up_skinny::<Bf16, { ahead::<Bf16>().0 }>, moe_down_skinny_bf16 = down_skinny::<Bf16, { ahead::<Bf16>().1 }>;
     moe_gate_up_tile_mxfp4 = gate_up_tile::<Mxfp4>, moe_down_tile_mxfp4 = down_tile::<Mxfp4>;
     moe_gate_up_tile_bf16 = gate_up_tile::<Bf16>, moe_down_tile_bf16 = down_tile::<Bf16>;
 }

@@ -51,7 +51,7 @@ macro_rules! attention {
                 tiles: *const u32,
                 /// `[rows]`
                 positions: *const u32,
-                /// `[kv_heads, rows * group, splits, head_dim + 2]`
+                /// `[rows * group, kv_heads, splits, head_dim + 2]`; rows without a part need no room
                 parts: *mut f32,
                 rows: u32,
                 kv_heads: u32,
@@ -69,7 +69,7 @@ macro_rules! attention {
             /// Merges the splits of query rows `0..grid` and the sink. Grid
             /// `(query rows, kv_heads)`, one wave each.
             $merge(
-                /// `[kv_heads, rows * group, splits, head_dim + 2]`
+                /// `[rows * group, kv_heads, splits, head_dim + 2]`; rows without a part need no room
                 parts: *const f32,
                 /// `[rows]`
                 positions: *const u32,
@@ -77,7 +77,6 @@ macro_rules! attention {
                 sinks: *const f32,
                 /// `[rows, kv_heads * group * head_dim]` bf16 in tiled layout
                 out: *mut u16,
-                rows: u32,
                 kv_heads: u32,
                 /// query heads per KV head
                 group: u32,

@@ -74,9 +74,9 @@ impl AttentionShape {
         })
     }
 
-    /// f32 of the parts of `splits` splits.
-    pub const fn parts_len(&self, splits: usize) -> usize {
-        self.kv_heads * self.rows * self.group * splits * part_len(self.head_dim as u32) as usize
+    /// f32 of the parts of query rows `0..query_rows` in `splits` splits.
+    pub const fn parts_len(&self, query_rows: usize, splits: usize) -> usize {
+        query_rows * self.kv_heads * splits * part_len(self.head_dim as u32) as usize
     }
 
     /// bf16 elements of the queries.
@@ -132,12 +132,13 @@ macro_rules! by_head_dim {
 }
 
 impl Kernels {
-    /// `parts[kv_heads, rows * group, splits, head_dim + 2] =` each split of keys scored for each
+    /// `parts[query_rows, kv_heads, splits, head_dim + 2] =` each split of keys scored for each
     /// query row of the tiles.
     ///
     /// # Safety
     ///
-    /// The contract of [`Attention`], and `splits` is at least `max_splits` of the positions.
+    /// The contract of [`Attention`], the tiles hold query rows below `query_rows` only, and
+    /// `splits` is at least `max_splits` of the positions.
     pub unsafe fn attention_split(
         &self,
         stream: &Stream,
@@ -145,6 +146,7 @@ impl Kernels {
         inputs: Attention<'_>,
         splits: usize,
         parts: DeviceSlice<'_, f32>,
+        query_rows: usize,
     ) -> Result<(), GpuError> {
         macro_rules! launch {
             ($kernel:ident) => {{
@@ -158,7 +160,11 @@ impl Kernels {
                     table: from.table,
                     tiles: from.tiles,
                     positions: from.positions,
-                    parts: check.view("parts", parts, &[shape.parts_len(splits as usize)])?,
+                    parts: check.view(
+                        "parts",
+                        parts,
+                        &[shape.parts_len(query_rows, splits as usize)],
+                    )?,
                     rows: sizes.rows,
                     kv_heads: sizes.kv_heads,
                     group: sizes.group,
@@ -205,11 +211,10 @@ impl Kernels {
                     );
                 }
                 let args = $kernel::Args {
-                    parts: check.view("parts", parts, &[shape.parts_len(splits)])?,
+                    parts: check.view("parts", parts, &[shape.parts_len(query_rows, splits)])?,
                     positions: check.view("positions", positions, &[shape.rows])?,
                     sinks: check.view("sinks", sinks, &[shape.kv_heads, shape.group])?,
                     out: check.aligned("out", out, &[shape.out_len()], 16)?,
-                    rows: sizes.rows,
                     kv_heads: sizes.kv_heads,
                     group: sizes.group,
                     splits: check.positive("splits", splits)?,
