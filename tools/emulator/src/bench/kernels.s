@@ -19,6 +19,7 @@
 		.amdhsa_user_sgpr_kernarg_segment_ptr 1
 		.amdhsa_user_sgpr_count 2
 		.amdhsa_wavefront_size32 1
+		.amdhsa_float_denorm_mode_32 3
 		.amdhsa_next_free_vgpr \vgprs
 		.amdhsa_next_free_sgpr 16
 	.end_amdhsa_kernel

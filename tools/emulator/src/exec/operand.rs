@@ -10,7 +10,9 @@ pub(crate) type Lanes64 = [u64; LANES];
 /// Source `n` as 32-bit lanes, modifiers applied.
 #[inline(always)]
 pub(crate) fn fetch32<'a>(w: &'a Wave, i: &Inst, n: usize, buf: &'a mut Lanes) -> &'a Lanes {
-    if i.modified >> n & 1 == 0 && !(w.flush32 && i.src_ty[n] == Ty::F32) {
+    let float = i.src_ty[n] == Ty::F32;
+    let flush = w.flush32 && float;
+    if i.modified >> n & 1 == 0 && !flush {
         match i.src[n] {
             Src::V(r) => return &w.v.0[r as usize],
             other => {
@@ -19,47 +21,53 @@ pub(crate) fn fetch32<'a>(w: &'a Wave, i: &Inst, n: usize, buf: &'a mut Lanes) -
             }
         }
     }
-    fetch_modified(w, i, n, buf);
-    buf
-}
-
-/// Source `n` as raw lanes after DPP, before float modifiers.
-#[inline(always)]
-fn fetch_raw(w: &Wave, i: &Inst, n: usize, register: usize, buf: &mut Lanes) {
-    *buf = match i.src[n] {
-        Src::V(r) => w.v.0[(r as usize + register) & 255],
-        other => {
-            let value =
-                if register == 0 { w.scalar(other) } else { (w.scalar64(other) >> 32) as u32 };
-            [value; LANES]
-        }
-    };
     if n == 0 && i.dpp != Dpp::None {
-        let raw = *buf;
-        for (lane, value) in buf.iter_mut().enumerate() {
-            *value = match dpp_source(i.dpp, lane, w.exec()) {
-                Some(from) => raw[from],
-                None => 0,
-            };
-        }
+        fetch_permuted(w, i, buf);
+    } else {
+        fetch_plain(w, i.src[n], 0, buf);
     }
-}
-
-/// The slow path of [`fetch32`].
-#[inline(never)]
-fn fetch_modified(w: &Wave, i: &Inst, n: usize, buf: &mut Lanes) {
-    fetch_raw(w, i, n, 0, buf);
-    if i.src_ty[n] == Ty::F32 {
+    if float {
         let sign_and = if i.abs >> n & 1 != 0 { 0x7fff_ffff } else { u32::MAX };
         let sign_xor = if i.neg >> n & 1 != 0 { 0x8000_0000 } else { 0 };
         for x in buf.iter_mut() {
             *x = (*x & sign_and) ^ sign_xor;
         }
-        if w.flush32 {
-            for x in buf.iter_mut() {
-                *x = flush32(*x);
-            }
+    }
+    if flush {
+        for x in buf.iter_mut() {
+            *x = flush32(*x);
         }
+    }
+    buf
+}
+
+/// Source `src` as raw lanes; `register` 1 is the upper half of a pair.
+#[inline(always)]
+fn fetch_plain(w: &Wave, src: Src, register: usize, buf: &mut Lanes) {
+    *buf = match src {
+        Src::V(r) => w.v.0[(r as usize + register) & 255],
+        other if register == 0 => [w.scalar(other); LANES],
+        other => [(w.scalar64(other) >> 32) as u32; LANES],
+    };
+}
+
+/// The first source, permuted by DPP.
+#[inline(never)]
+fn fetch_permuted(w: &Wave, i: &Inst, buf: &mut Lanes) {
+    let mut raw = [0; LANES];
+    fetch_plain(w, i.src[0], 0, &mut raw);
+    for (lane, value) in buf.iter_mut().enumerate() {
+        *value = dpp_source(i.dpp, lane, w.exec()).map_or(0, |from| raw[from]);
+    }
+}
+
+/// Source `n` as raw lanes after DPP, before float modifiers.
+#[inline(always)]
+fn fetch_raw(w: &Wave, i: &Inst, n: usize, register: usize, buf: &mut Lanes) {
+    if n == 0 && register == 0 && i.dpp != Dpp::None {
+        fetch_permuted(w, i, buf);
+    } else {
+        fetch_plain(w, i.src[n], register, buf);
     }
 }
 
@@ -176,26 +184,17 @@ pub(crate) fn write64(w: &mut Wave, register: u8, mask: u32, r: &Lanes64) {
 /// Applies output multiplier, clamp and denormal flushing to an f32 result.
 #[inline(always)]
 pub(crate) fn finish_f32(w: &Wave, i: &Inst, r: &mut Lanes) {
-    if i.omod == 0 && !i.clamp && !w.flush32 {
-        return;
+    if i.omod != 0 || i.clamp {
+        let factor = [1.0, 2.0, 4.0, 0.5][i.omod as usize & 3];
+        for x in r.iter_mut() {
+            let y = f32::from_bits(*x) * factor;
+            // NaN becomes 0 under clamp, as DX10_CLAMP asks.
+            let clamped = if y > 0.0 { y.min(1.0) } else { 0.0 };
+            *x = if i.clamp { clamped } else { y }.to_bits();
+        }
     }
-    finish_f32_slow(w, i, r);
-}
-
-#[inline(never)]
-fn finish_f32_slow(w: &Wave, i: &Inst, r: &mut Lanes) {
-    let factor = [1.0, 2.0, 4.0, 0.5][i.omod as usize & 3];
-    for x in r.iter_mut() {
-        let mut y = f32::from_bits(*x);
-        if i.omod != 0 {
-            y *= factor;
-        }
-        if i.clamp {
-            // NaN becomes 0, as DX10_CLAMP asks.
-            y = if y > 0.0 { y.min(1.0) } else { 0.0 };
-        }
-        *x = y.to_bits();
-        if w.flush32 {
+    if w.flush32 {
+        for x in r.iter_mut() {
             *x = flush32(*x);
         }
     }
