@@ -98,7 +98,7 @@ TEXT
         esac
     done
     if [ "$kernels" = 1 ]; then
-        GPTOSS_TEST_DEVICE=$device step cargo test --package gptoss-tests --test tests -- kernel
+        GPTOSS_TEST_DEVICE=$device step cargo test --package gptoss-tests --test tests -- kernels:: runtime::
         return
     fi
     step cargo fmt --all -- --check

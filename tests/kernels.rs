@@ -5,6 +5,8 @@
 
 /// axpy, RMSNorm, softmax, transpose, scan, histogram.
 mod basics;
+/// Dense products: bf16 and MXINT8 weights.
+mod linear;
 /// The matrix instruction, element by element.
 mod mma;
 /// The number of host threads that emulate.

@@ -2,4 +2,5 @@
 
 pub mod basics;
 pub mod model;
+pub mod products;
 pub mod random;

@@ -59,7 +59,7 @@ struct Sizes {
 
 impl AttentionShape {
     fn check(&self, check: &Check<'_>) -> Result<Sizes, GpuError> {
-        let query_rows = self.rows.checked_mul(self.group).unwrap_or(usize::MAX);
+        let query_rows = self.rows.saturating_mul(self.group);
         check.positive("rows * group", query_rows)?;
         let window = match self.window {
             None => 0,
