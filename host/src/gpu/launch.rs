@@ -10,6 +10,7 @@ pub mod attention;
 mod basics;
 pub mod linear;
 pub mod moe;
+pub mod rows;
 
 use std::collections::HashMap;
 
