@@ -9,5 +9,7 @@ mod basics;
 mod linear;
 /// The matrix instruction, element by element.
 mod mma;
+/// Mixture of experts: routing, sort, products, combine.
+mod moe;
 /// The number of host threads that emulate.
 mod threads;

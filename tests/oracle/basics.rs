@@ -24,7 +24,7 @@ pub struct Expected {
 }
 
 /// Half a unit in the last place of the bf16 next to `x`.
-fn half_ulp_bf16(x: f64) -> f64 {
+pub fn half_ulp_bf16(x: f64) -> f64 {
     let exponent = x.abs().max(f64::from(f32::MIN_POSITIVE)).log2().floor();
     exponent.exp2() * (1.0 / 256.0)
 }
