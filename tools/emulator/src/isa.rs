@@ -17,6 +17,7 @@ pub use registers::Register;
 /// Type of a vector operand: its width, how constants of it are written, and whether the source
 /// modifiers are a float's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::upper_case_acronyms)]
 pub enum Ty {
     /// No operand.
     NONE,

@@ -101,7 +101,7 @@ pub fn launch(
         Dispatch::new(memory, launch, kernel, start, options).map_err(LaunchError::Invalid)?;
     dispatch.run().map_err(|mut fault| {
         name_the_peer(memory, code.owner(), &mut fault.kind);
-        LaunchError::Fault(Box::new(fault))
+        LaunchError::Fault(fault)
     })
 }
 

@@ -8,7 +8,7 @@ use emulator::{
 };
 
 /// Runs a kernel on a fresh buffer of which the first 256 bytes are written.
-fn run(kernel: &str, checkers: Checkers) -> Result<Counters, Fault> {
+fn run(kernel: &str, checkers: Checkers) -> Result<Counters, Box<Fault>> {
     let memory = Arc::new(Memory::new());
     memory.track_initialisation(checkers.uninitialised);
     let bytes = include_bytes!("data/bugs.co");
@@ -21,13 +21,13 @@ fn run(kernel: &str, checkers: Checkers) -> Result<Counters, Fault> {
     let options = Options { checkers, instruction_limit: 1 << 22, ..Options::default() };
     match launch(&memory, &launched, &options) {
         Ok(counters) => Ok(counters),
-        Err(LaunchError::Fault(fault)) => Err(*fault),
+        Err(LaunchError::Fault(fault)) => Err(fault),
         Err(error) => panic!("{error}"),
     }
 }
 
 /// The fault of a kernel that passes without checkers and fails with all of them.
-fn found(kernel: &str) -> Fault {
+fn found(kernel: &str) -> Box<Fault> {
     run(kernel, Checkers::default()).unwrap_or_else(|fault| panic!("unchecked: {fault}"));
     run(kernel, Checkers::ALL).expect_err("the planted bug is found")
 }

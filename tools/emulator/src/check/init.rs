@@ -131,7 +131,7 @@ impl Shadow {
         if let Src::V(r) = inst.src[0] {
             bad |= self.vector[r as usize];
             if wide && inst.mem.space != Space::Scratch {
-                bad |= self.vector[r as usize + 1 & 255];
+                bad |= self.vector[(r as usize + 1) & 255];
             }
         }
         if let (Unit::Global, Src::S(r)) = (inst.unit, inst.src[2]) {
@@ -230,7 +230,7 @@ impl Shadow {
         for n in 0..3 {
             let bad = match inst.src[n] {
                 Src::V(r) => (0..inst.src_ty[n].registers().max(1))
-                    .fold(0, |bad, k| bad | self.vector[r as usize + k & 255]),
+                    .fold(0, |bad, k| bad | self.vector[(r as usize + k) & 255]),
                 Src::S(r) if inst.src_ty[n] == crate::isa::Ty::M => self.scalar[r as usize & 127],
                 Src::S(r) if self.scalar[r as usize & 127] != 0 => u32::MAX,
                 _ => 0,

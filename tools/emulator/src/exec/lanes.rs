@@ -1,5 +1,7 @@
 //! Instructions with lane masks: comparisons, carries, and moves between lanes.
 
+use std::cmp::Ordering;
+
 use super::float::f16_to_f32;
 use super::operand::{
     Lanes64, fetch16, fetch32, fetch64, finish_f32, finish_f64, write_mask, write32, write64,
@@ -110,7 +112,9 @@ fn ordered_half<T: PartialOrd>(condition: u32, a: &[T; LANES], b: &[T; LANES]) -
         2 => mask_of(|l| a[l] == b[l]),
         3 => mask_of(|l| a[l] <= b[l]),
         4 => mask_of(|l| a[l] > b[l]),
-        5 => mask_of(|l| a[l] < b[l] || a[l] > b[l]),
+        5 => {
+            mask_of(|l| matches!(a[l].partial_cmp(&b[l]), Some(Ordering::Less | Ordering::Greater)))
+        }
         6 => mask_of(|l| a[l] >= b[l]),
         _ => mask_of(|l| a[l] == a[l] && b[l] == b[l]),
     }

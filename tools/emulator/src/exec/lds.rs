@@ -65,10 +65,8 @@ pub(crate) fn addresses(w: &Wave, i: &Inst) -> (Lanes, Option<Lanes>) {
 fn one(w: &mut Wave, group: &mut Group<'_>, i: &Inst, exec: u32, addresses: &Lanes) -> Outcome {
     let bytes = i.mem.bytes as usize;
     // A quick check for all lanes; the slow path names the first bad one.
-    let mut highest = 0;
-    for lane in 0..LANES {
-        highest = highest.max(if exec >> lane & 1 != 0 { addresses[lane] } else { 0 });
-    }
+    let active = addresses.iter().enumerate().filter(|(lane, _)| exec >> lane & 1 != 0);
+    let highest = active.map(|(_, &address)| address).max().unwrap_or(0);
     if exec != 0 && highest as usize + bytes > group.lds.len() {
         return Err(out_of_bounds(group, exec, addresses, bytes));
     }

@@ -1,16 +1,18 @@
 //! Scalar arithmetic.
 
+use std::cmp::Ordering;
+
 use super::float::{f16_to_f32, f32_to_f16, f32_to_f16_toward_zero, fma_f16};
 use super::operand::flush32;
 use super::valu32::{max_f32, min_f32};
 use super::{Group, Inst, Outcome, Wave, unsupported};
-use crate::isa::{EXEC, Op};
+use crate::isa::{EXEC, Op, Ty};
 
 super::executor!(pub(super) executor = execute);
 
 #[inline(always)]
 fn execute(w: &mut Wave, _: &mut Group<'_>, i: &Inst) -> Outcome {
-    let name_is_64 = matches!(i.ty, crate::isa::Ty::B64);
+    let name_is_64 = i.ty == Ty::B64;
     if name_is_64 { wide(w, i) } else { narrow(w, i) }
 }
 
@@ -140,8 +142,8 @@ fn narrow(w: &mut Wave, i: &Inst) -> Outcome {
         }
         S_BFM_B32 => w.set_scalar(i.dst, ((1u32 << (a & 31)) - 1) << (b & 31)),
         S_MUL_I32 => w.set_scalar(i.dst, a.wrapping_mul(b)),
-        S_MUL_HI_U32 => w.set_scalar(i.dst, (u64::from(a) * u64::from(b) >> 32) as u32),
-        S_MUL_HI_I32 => w.set_scalar(i.dst, (i64::from(sa) * i64::from(sb) >> 32) as u32),
+        S_MUL_HI_U32 => w.set_scalar(i.dst, ((u64::from(a) * u64::from(b)) >> 32) as u32),
+        S_MUL_HI_I32 => w.set_scalar(i.dst, ((i64::from(sa) * i64::from(sb)) >> 32) as u32),
         S_CSELECT_B32 => w.set_scalar(i.dst, if w.scc { a } else { b }),
         S_PACK_LL_B32_B16 => w.set_scalar(i.dst, a & 0xffff | b << 16),
         S_PACK_LH_B32_B16 => w.set_scalar(i.dst, a & 0xffff | b & 0xffff_0000),
@@ -307,35 +309,25 @@ fn float_other(w: &mut Wave, i: &Inst, [x, y]: [f32; 2], [hx, hy, hz]: [f32; 3])
 
 fn compare(w: &mut Wave, i: &Inst, [x, y]: [f32; 2], [hx, hy]: [f32; 2]) -> Outcome {
     use Op::*;
+    let order = if i.ty == Ty::F16 { hx.partial_cmp(&hy) } else { x.partial_cmp(&y) };
+    let less = order == Some(Ordering::Less);
+    let equal = order == Some(Ordering::Equal);
+    let greater = order == Some(Ordering::Greater);
     w.scc = match i.op {
-        S_CMP_LT_F32 => x < y,
-        S_CMP_EQ_F32 => x == y,
-        S_CMP_LE_F32 => x <= y,
-        S_CMP_GT_F32 => x > y,
-        S_CMP_LG_F32 => x < y || x > y,
-        S_CMP_GE_F32 => x >= y,
-        S_CMP_O_F32 => !x.is_nan() && !y.is_nan(),
-        S_CMP_U_F32 => x.is_nan() || y.is_nan(),
-        S_CMP_NGE_F32 => !(x >= y),
-        S_CMP_NLG_F32 => !(x < y || x > y),
-        S_CMP_NGT_F32 => !(x > y),
-        S_CMP_NLE_F32 => !(x <= y),
-        S_CMP_NEQ_F32 => x != y,
-        S_CMP_NLT_F32 => !(x < y),
-        S_CMP_LT_F16 => hx < hy,
-        S_CMP_EQ_F16 => hx == hy,
-        S_CMP_LE_F16 => hx <= hy,
-        S_CMP_GT_F16 => hx > hy,
-        S_CMP_LG_F16 => hx < hy || hx > hy,
-        S_CMP_GE_F16 => hx >= hy,
-        S_CMP_O_F16 => !hx.is_nan() && !hy.is_nan(),
-        S_CMP_U_F16 => hx.is_nan() || hy.is_nan(),
-        S_CMP_NGE_F16 => !(hx >= hy),
-        S_CMP_NLG_F16 => !(hx < hy || hx > hy),
-        S_CMP_NGT_F16 => !(hx > hy),
-        S_CMP_NLE_F16 => !(hx <= hy),
-        S_CMP_NEQ_F16 => hx != hy,
-        S_CMP_NLT_F16 => !(hx < hy),
+        S_CMP_LT_F32 | S_CMP_LT_F16 => less,
+        S_CMP_EQ_F32 | S_CMP_EQ_F16 => equal,
+        S_CMP_LE_F32 | S_CMP_LE_F16 => less || equal,
+        S_CMP_GT_F32 | S_CMP_GT_F16 => greater,
+        S_CMP_LG_F32 | S_CMP_LG_F16 => less || greater,
+        S_CMP_GE_F32 | S_CMP_GE_F16 => greater || equal,
+        S_CMP_O_F32 | S_CMP_O_F16 => order.is_some(),
+        S_CMP_U_F32 | S_CMP_U_F16 => order.is_none(),
+        S_CMP_NGE_F32 | S_CMP_NGE_F16 => !(greater || equal),
+        S_CMP_NLG_F32 | S_CMP_NLG_F16 => !(less || greater),
+        S_CMP_NGT_F32 | S_CMP_NGT_F16 => !greater,
+        S_CMP_NLE_F32 | S_CMP_NLE_F16 => !(less || equal),
+        S_CMP_NEQ_F32 | S_CMP_NEQ_F16 => !equal,
+        S_CMP_NLT_F32 | S_CMP_NLT_F16 => !less,
         op => return Err(unsupported(format!("scalar {op:?}"))),
     };
     Ok(())

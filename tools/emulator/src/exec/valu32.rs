@@ -204,15 +204,15 @@ fn integer(i: &Inst, a: &Lanes, b: &Lanes, c: &Lanes, r: &mut Lanes) -> bool {
             }
         }
         V_MUL_LO_U32 => map2(r, a, b, u32::wrapping_mul),
-        V_MUL_HI_U32 => map2(r, a, b, |x, y| (u64::from(x) * u64::from(y) >> 32) as u32),
-        V_MUL_HI_I32 => map2(r, a, b, |x, y| (i64::from(s(x)) * i64::from(s(y)) >> 32) as u32),
+        V_MUL_HI_U32 => map2(r, a, b, |x, y| ((u64::from(x) * u64::from(y)) >> 32) as u32),
+        V_MUL_HI_I32 => map2(r, a, b, |x, y| ((i64::from(s(x)) * i64::from(s(y))) >> 32) as u32),
         V_MUL_U32_U24 => map2(r, a, b, |x, y| u24(x).wrapping_mul(u24(y))),
         V_MUL_I32_I24 => map2(r, a, b, |x, y| i24(x).wrapping_mul(i24(y)).cast_unsigned()),
         V_MUL_HI_U32_U24 => {
-            map2(r, a, b, |x, y| (u64::from(u24(x)) * u64::from(u24(y)) >> 32) as u32)
+            map2(r, a, b, |x, y| ((u64::from(u24(x)) * u64::from(u24(y))) >> 32) as u32)
         }
         V_MUL_HI_I32_I24 => {
-            map2(r, a, b, |x, y| (i64::from(i24(x)) * i64::from(i24(y)) >> 32) as u32)
+            map2(r, a, b, |x, y| ((i64::from(i24(x)) * i64::from(i24(y))) >> 32) as u32)
         }
         V_MAD_U32_U24 => map3(r, a, b, c, |x, y, z| u24(x).wrapping_mul(u24(y)).wrapping_add(z)),
         V_MAD_I32_I24 => {
@@ -453,9 +453,10 @@ pub(super) fn div_fixup(quotient: f32, denominator: f32, numerator: f32) -> f32 
         f32::from_bits(0xffc0_0000)
     } else if denominator == 0.0 || numerator.is_infinite() {
         signed(f32::INFINITY)
-    } else if denominator.is_infinite() || numerator == 0.0 {
-        signed(0.0)
-    } else if exponent(numerator) - exponent(denominator) < -150 {
+    } else if denominator.is_infinite()
+        || numerator == 0.0
+        || exponent(numerator) - exponent(denominator) < -150
+    {
         signed(0.0)
     } else if quotient.is_nan() {
         // Finite operands: the estimate overflowed and its refinement subtracted infinities.

@@ -180,9 +180,10 @@ fn div_fixup(quotient: f64, denominator: f64, numerator: f64) -> f64 {
         f64::from_bits(0xfff8_0000_0000_0000)
     } else if denominator == 0.0 || numerator.is_infinite() {
         signed(f64::INFINITY)
-    } else if denominator.is_infinite() || numerator == 0.0 {
-        signed(0.0)
-    } else if exponent(numerator) - exponent(denominator) < -1075 {
+    } else if denominator.is_infinite()
+        || numerator == 0.0
+        || exponent(numerator) - exponent(denominator) < -1075
+    {
         signed(0.0)
     } else if quotient.is_nan() {
         // As for f32: the refinement overflowed.

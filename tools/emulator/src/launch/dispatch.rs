@@ -56,7 +56,7 @@ struct Progress {
     workers: usize,
     counters: Counters,
     /// The first fault in workgroup order.
-    fault: Option<(u64, Fault)>,
+    fault: Option<(u64, Box<Fault>)>,
 }
 
 impl Dispatch {
@@ -116,7 +116,7 @@ impl Dispatch {
     ///
     /// The calling thread works too and waits only for helpers that have started: a launch makes
     /// progress even when every helper thread is held up by kernels that wait for this one.
-    pub(crate) fn run(self) -> Result<Counters, Fault> {
+    pub(crate) fn run(self) -> Result<Counters, Box<Fault>> {
         let dispatch = Arc::new(self);
         let threads = match dispatch.options.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -162,7 +162,7 @@ impl Dispatch {
 
     fn take_groups(
         &self,
-        mut run: impl FnMut(u64, &mut Vec<Wave>) -> Result<Counters, Fault>,
+        mut run: impl FnMut(u64, &mut Vec<Wave>) -> Result<Counters, Box<Fault>>,
     ) -> Counters {
         thread_local! {
             /// Waves of this thread's last launch; their registers are reused.
@@ -191,7 +191,7 @@ impl Dispatch {
     }
 
     /// Runs one workgroup under the checkers.
-    fn checked(&self, index: u64, waves: &mut Vec<Wave>) -> Result<Counters, Fault> {
+    fn checked(&self, index: u64, waves: &mut Vec<Wave>) -> Result<Counters, Box<Fault>> {
         let count = (self.block.iter().product::<u32>() as usize).div_ceil(LANES);
         let sgprs = self.user_sgprs.len() + 3;
         let mut checker = Checker::new(self.options.checkers, count, self.lds_bytes, sgprs);
@@ -204,7 +204,7 @@ impl Dispatch {
         index: u64,
         waves: &mut Vec<Wave>,
         observer: &mut O,
-    ) -> Result<Counters, Fault> {
+    ) -> Result<Counters, Box<Fault>> {
         let id = self.workgroup_id(index);
         let executors = Executors::new();
         let mut group = Group {
@@ -296,13 +296,13 @@ impl Dispatch {
         count
     }
 
-    fn fault(&self, trouble: Trouble, workgroup: [u32; 3], wave: &Wave) -> Fault {
+    fn fault(&self, trouble: Trouble, workgroup: [u32; 3], wave: &Wave) -> Box<Fault> {
         let at = wave.pc.saturating_sub(1);
         let instruction = match self.program.insts.get(at) {
             Some(inst) => inst.to_string(),
             None => "past the end of the code".to_owned(),
         };
-        Fault {
+        Box::new(Fault {
             kind: trouble.kind,
             kernel: self.kernel.name.clone(),
             workgroup,
@@ -310,7 +310,7 @@ impl Dispatch {
             lane: trouble.lane,
             pc: self.program.address(at).wrapping_sub(self.start.entry_address).cast_signed(),
             instruction,
-        }
+        })
     }
 }
 

@@ -46,10 +46,10 @@ fn samples(encoding: &str, opcode: u32, bits: &mut Bits) -> [u32; 4] {
     let (v, w) = (bits.next(120), bits.next(120));
     match encoding {
         "sop1" => {
-            [0xbe80_0000 | 2 * bits.next(50) << 16 | opcode << 8 | bits.scalar(), literal, 0, 0]
+            [0xbe80_0000 | (2 * bits.next(50)) << 16 | opcode << 8 | bits.scalar(), literal, 0, 0]
         }
         "sop2" => {
-            let word = 2 << 30 | opcode << 23 | 2 * bits.next(50) << 16;
+            let word = 2 << 30 | opcode << 23 | (2 * bits.next(50)) << 16;
             [word | bits.scalar() << 8 | bits.scalar(), literal, 0, 0]
         }
         "sopc" => [0xbf00_0000 | opcode << 16 | bits.scalar() << 8 | bits.scalar(), literal, 0, 0],
@@ -81,7 +81,7 @@ fn samples(encoding: &str, opcode: u32, bits: &mut Bits) -> [u32; 4] {
             [low, high, literal, 0]
         }
         "vop3 plain" => {
-            let low = 0xd400_0000 | opcode << 16 | 2 * bits.next(50) << 8 | v;
+            let low = 0xd400_0000 | opcode << 16 | (2 * bits.next(50)) << 8 | v;
             [low, bits.source() << 18 | bits.source() << 9 | bits.source(), literal, 0]
         }
         "vop3p" => {
