@@ -285,6 +285,7 @@ macro_rules! kernels {
             pub mod $name {
                 #[allow(unused_imports, reason = "constants the formulas may use")]
                 use super::*;
+                #[allow(unused_imports, reason = "a kernel without arguments")]
                 use $crate::launch::{Kernel, KernelArgs, Param, layout};
 
                 /// The kernel as data.
