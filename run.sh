@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The door to gptoss: builds what is asked for, then hands over to it.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # The toolchain is named in rust-toolchain.toml; a missing part is a message, not a download.
 export RUSTUP_AUTO_INSTALL=0
@@ -28,9 +28,13 @@ die() {
     exit 2
 }
 
+# GPTOSS_PROFILE=dev takes the build that the tests have made.
 gptoss() {
-    cargo build --quiet --release --package gptoss --bin gptoss
-    exec "${CARGO_TARGET_DIR:-target}/release/gptoss" "$@"
+    local profile=${GPTOSS_PROFILE:-release} folder
+    [ "$profile" = dev ] && folder=debug || folder=$profile
+    (cd "$root" && cargo build --quiet --profile "$profile" --package gptoss --bin gptoss)
+    # Paths among the arguments are the caller's.
+    exec "${CARGO_TARGET_DIR:-$root/target}/$folder/gptoss" "$@"
 }
 
 main() {
@@ -47,6 +51,7 @@ main() {
 }
 
 build() {
+    cd "$root"
     local arch=
     while [ $# -gt 0 ]; do
         case $1 in
@@ -75,6 +80,7 @@ step() {
 }
 
 run_tests() {
+    cd "$root"
     local kernels=0 device=emu:gfx1151
     while [ $# -gt 0 ]; do
         case $1 in
@@ -109,6 +115,7 @@ TEXT
     else
         step cargo test --workspace --no-fail-fast
     fi
+    GPTOSS_PROFILE=dev step tests/readme.sh
     RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --workspace --no-deps
 }
 

@@ -81,7 +81,7 @@ pub struct Tokenizer {
 enum Vocabulary {
     /// o200k_harmony as tiktoken-rs embeds it.
     BuiltIn(&'static CoreBPE),
-    File(bin::FileVocabulary),
+    File(Box<bin::FileVocabulary>),
 }
 
 impl Tokenizer {
@@ -108,7 +108,7 @@ impl Tokenizer {
 
     /// Parses the bytes of a `tokenizer.bin`; the error says what is wrong and where.
     pub fn from_bin(bytes: &[u8]) -> Result<Tokenizer, String> {
-        Ok(Tokenizer { vocabulary: Vocabulary::File(bin::parse(bytes)?) })
+        Ok(Tokenizer { vocabulary: Vocabulary::File(Box::new(bin::parse(bytes)?)) })
     }
 
     /// Number of ids.

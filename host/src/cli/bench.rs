@@ -21,6 +21,18 @@ pub struct Args {
 #[derive(Subcommand)]
 enum What {
     Cpu(CpuBench),
+    Emu(EmulatorBench),
+}
+
+/// The emulator: instructions and matrix instructions per second, and how they scale over threads.
+#[derive(clap::Args)]
+struct EmulatorBench {
+    /// Threads of the scaling measurement; without it, one per core.
+    #[arg(long, value_parser = args::count)]
+    threads: Option<usize>,
+    /// JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// The CPU engine: prefill, decode, and the machine's read bandwidth.
@@ -45,7 +57,13 @@ struct CpuBench {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let What::Cpu(args) = args.what;
+    match args.what {
+        What::Cpu(args) => cpu(args),
+        What::Emu(args) => emulator(&args),
+    }
+}
+
+fn cpu(args: CpuBench) -> Result<ExitCode> {
     let options = cpu::Options {
         model: args.checkpoint,
         load: args.model.options(),
@@ -55,5 +73,20 @@ pub fn run(args: Args) -> Result<ExitCode> {
         json: args.json,
     };
     cpu::run(&options, &mut Console::stdout(None)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn emulator(args: &EmulatorBench) -> Result<ExitCode> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let speed = ::emulator::bench::measure(args.threads.unwrap_or(threads))?;
+    let mut console = Console::stdout(None)?;
+    if args.json {
+        console.line(speed.to_json())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let millions = |rate: f64| format!("{:.2} million/s per core", rate / 1e6);
+    console.line(format!("vector instructions: {}", millions(speed.instructions_per_second)))?;
+    console.line(format!("matrix instructions: {}", millions(speed.matrix_per_second)))?;
+    console.line(format!("{} threads: {:.2} times one", speed.threads, speed.scaling))?;
     Ok(ExitCode::SUCCESS)
 }

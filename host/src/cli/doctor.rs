@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use gptoss::gpu::{self, DriverReport};
+use gptoss::kernels;
 
 use super::Console;
 
@@ -23,7 +24,7 @@ struct Finding {
 
 pub fn run(_: &Args) -> Result<ExitCode> {
     let mut console = Console::stdout(None)?;
-    for finding in [toolchain(), rust_src(), cpu(), memory(), disassembler()] {
+    for finding in [toolchain(), rust_src(), disassembler(), cpu(), memory(), embedded()] {
         report(&mut console, &finding)?;
     }
     for driver in gpu::report() {
@@ -40,6 +41,16 @@ fn report(console: &mut Console, finding: &Finding) -> Result<()> {
             console.line(format!("missing  {what:<14} {missing}; it would enable {enables}"))
         }
     }
+}
+
+fn embedded() -> Finding {
+    let chips: Vec<&str> = kernels::embedded_chips().collect();
+    let found = match chips.as_slice() {
+        [] => Err(String::from("none in this program")),
+        chips => Ok(chips.join(" ")),
+    };
+    let enables = "running on GPUs and on the emulator: ./run.sh build --arch LIST";
+    Finding { what: "kernels", found, enables }
 }
 
 fn gpu_finding(driver: &DriverReport) -> Finding {

@@ -19,6 +19,9 @@ const HEADER_END: &str = "--";
 /// refused.
 pub type JobKey = Vec<(&'static str, String)>;
 
+/// Tokens of each request, where it is finished.
+type Done = Vec<Option<Vec<u32>>>;
+
 /// Why the output cannot be written or gone on with.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -83,7 +86,7 @@ pub struct OutputFile {
     output: Box<dyn Write>,
     journal: Option<Journal>,
     /// Finished requests that are not in the output yet.
-    done: Vec<Option<Vec<u32>>>,
+    done: Done,
     /// Requests whose line is in the output: all before this one.
     written: usize,
 }
@@ -197,7 +200,7 @@ impl Journal {
         requests: usize,
         job: &JobKey,
         resume: bool,
-    ) -> Result<(Journal, Vec<Option<Vec<u32>>>), JournalError> {
+    ) -> Result<(Journal, Done), JournalError> {
         if !resume && path.exists() {
             return Err(JournalError::Unfinished { path });
         }

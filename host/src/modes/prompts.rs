@@ -82,7 +82,7 @@ fn parse_prompt(prompt: usize, text: &[u8]) -> Result<&str, PromptsError> {
 
 /// A number that tells sets of prompts apart (FNV-1a, 64 bits).
 pub fn fingerprint(prompts: &[&str]) -> u64 {
-    let bytes = prompts.iter().flat_map(|prompt| prompt.bytes().chain([b'\n']));
+    let bytes = prompts.iter().flat_map(|prompt| prompt.bytes().chain(*b"\n"));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
