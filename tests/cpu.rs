@@ -67,6 +67,8 @@ fn cases() -> Vec<(&'static str, ModelConfig, Dtype, ExpertFormat, usize)> {
         ("three of seven experts", experts(7, 3), F32, Mxfp4, 23),
         ("odd multiples of 32", sizes(96, 160, 61), Bf16, Mxfp4, 9),
         ("the same, [in, out]", sizes(96, 160, 61), Bf16, InOut(Bf16), 9),
+        ("inputs longer than the buffer of decoded weights", sizes(992, 32, 61), Bf16, Mxfp4, 70),
+        ("the same, bf16 experts", sizes(992, 32, 67), F32, OutIn(Bf16), 13),
         ("large prime vocabulary", sizes(32, 32, 1009), Bf16, OutIn(Bf16), 5),
         ("vocabulary of one", sizes(32, 32, 1), F32, OutIn(F32), 5),
         ("window of one", window(1, 1), Bf16, Mxfp4, 9),
