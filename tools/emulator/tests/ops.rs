@@ -85,7 +85,7 @@ const OPERATIONS: &[(&str, Kind, Reference)] = &[
     ("rem_u64", Bits, |a, b, _| a % (b | 1)),
     ("div_i64", Bits, |a, b, _| (a.cast_signed() / ((b >> 1).cast_signed() | 1)).cast_unsigned()),
     ("mul_add_u64", Bits, |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
-    ("mul_high_u64", Bits, |a, b, _| (u128::from(a) * u128::from(b) >> 64) as u64),
+    ("mul_high_u64", Bits, |a, b, _| ((u128::from(a) * u128::from(b)) >> 64) as u64),
     ("shift_left_u64", Bits, |a, b, _| a << (b & 63)),
     ("shift_right_i64", Bits, |a, b, _| (a.cast_signed() >> (b & 63)).cast_unsigned()),
     ("rotate_u32", Bits, |a, b, _| u64::from((a as u32).rotate_left(b as u32 & 31))),
