@@ -9,7 +9,7 @@ mod waits;
 
 use crate::exec::{Group, Observer, Outcome, Wave};
 use crate::fault::FaultKind;
-use crate::isa::{Inst, Unit};
+use crate::isa::{Inst, Src, Unit};
 use crate::launch::Checkers;
 
 /// The checks of one workgroup.
@@ -37,6 +37,9 @@ impl Checker {
         if self.checkers.waits {
             self.waits[wave.index as usize].before(group, wave, inst)?;
         }
+        if inst.unit == Unit::Matrix {
+            fragments(wave, inst)?;
+        }
         if self.checkers.uninitialised {
             self.init.before(wave, group, inst)?;
         }
@@ -45,6 +48,22 @@ impl Checker {
         }
         Ok(())
     }
+}
+
+/// The upper half-wave must hold the same rows of A and columns of B as the lower: the hardware
+/// reads both, the emulator only one.
+fn fragments(wave: &Wave, inst: &Inst) -> Outcome {
+    for n in 0..2 {
+        let Src::V(first) = inst.src[n] else { continue };
+        for register in (0..inst.src_ty[n].registers()).map(|k| first as usize + k) {
+            let lanes = &wave.v.0[register & 255];
+            if lanes[..16] != lanes[16..] {
+                let what = format!("v{register} differs between the halves of the wave");
+                return Err(FaultKind::Unsupported(what).into());
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Observer for Checker {

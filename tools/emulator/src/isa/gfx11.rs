@@ -3,6 +3,7 @@
 mod decode;
 mod mem;
 mod sop;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod vop;

@@ -2,12 +2,12 @@
 //!
 //! Encodings as in AMD's RDNA3 ISA manual; 16-bit operands are halves of registers ("true16").
 
-use std::sync::OnceLock;
+mod memory;
 
-use super::super::{Class, Dpp, EXEC, Inst, M0, NULL, Op, Space, Src, Ty, Unit, VCC};
-use super::mem;
+use super::super::{Class, Dpp, EXEC, Inst, M0, NULL, Op, Src, Ty, Unit, VCC};
 use super::sop;
-use super::vop::{self, Row};
+use super::tables::{compare_type, find, find_row, inline_constant, scalar_type, tables, unit};
+use super::vop::Row;
 
 /// Decodes the instruction at the start of `words`, and the second half of a dual-issue pair.
 ///
@@ -25,19 +25,6 @@ pub fn decode(words: &[u32]) -> (Inst, Option<Inst>) {
 const fn bits(word: u32, low: u32, width: u32) -> u32 {
     (word >> low) & ((1 << width) - 1)
 }
-
-/// Constants with encodings 240..=248 as f32, f64, f16 and bf16.
-const FLOATS: [(u32, u64, u16, u16); 9] = [
-    (0x3f00_0000, 0x3fe0_0000_0000_0000, 0x3800, 0x3f00),
-    (0xbf00_0000, 0xbfe0_0000_0000_0000, 0xb800, 0xbf00),
-    (0x3f80_0000, 0x3ff0_0000_0000_0000, 0x3c00, 0x3f80),
-    (0xbf80_0000, 0xbff0_0000_0000_0000, 0xbc00, 0xbf80),
-    (0x4000_0000, 0x4000_0000_0000_0000, 0x4000, 0x4000),
-    (0xc000_0000, 0xc000_0000_0000_0000, 0xc000, 0xc000),
-    (0x4080_0000, 0x4010_0000_0000_0000, 0x4400, 0x4080),
-    (0xc080_0000, 0xc010_0000_0000_0000, 0xc400, 0xc080),
-    (0x3e22_f983, 0x3fc4_5f30_6dc9_c882, 0x3118, 0x3e23),
-];
 
 /// Source encodings with a meaning of their own.
 const DPP8: u32 = 233;
@@ -254,28 +241,6 @@ impl Decoder<'_> {
             Op::S_BARRIER => Class::Barrier,
             _ => Class::Other,
         };
-        Some(())
-    }
-
-    fn smem(&mut self) -> Option<()> {
-        let (low, high) = (self.words[0], self.word(1)?);
-        self.inst.words = 2;
-        self.inst.unit = Unit::Smem;
-        self.inst.class = Class::Smem;
-        let opcode = bits(low, 18, 8);
-        if matches!(opcode, 32 | 33) {
-            // Cache invalidation: nothing is cached here.
-            self.inst.op = Op::CACHE;
-            self.inst.name = if opcode == 32 { "s_gl1_inv" } else { "s_dcache_inv" };
-            return Some(());
-        }
-        self.inst.op = find(sop::SMEM, opcode)?;
-        self.inst.dst = bits(low, 6, 7) as u8;
-        self.inst.src[0] = Src::S((bits(low, 0, 6) << 1) as u8);
-        self.inst.src[1] = Src::S(bits(high, 25, 7) as u8);
-        // 21-bit signed offset.
-        self.inst.imm = (high << 11).cast_signed() >> 11;
-        self.inst.mem.bytes = 4 << (opcode & 7);
         Some(())
     }
 
@@ -592,92 +557,6 @@ impl Decoder<'_> {
         Some(())
     }
 
-    fn ds(&mut self) -> Option<()> {
-        let (low, high) = (self.words[0], self.word(1)?);
-        self.inst.words = 2;
-        // Global data share does not exist on these chips for compute.
-        if bits(low, 17, 1) != 0 {
-            return None;
-        }
-        let row = mem::DS.iter().find(|row| u32::from(row.opcode) == bits(low, 18, 8))?;
-        self.inst.op = row.op;
-        self.inst.mem = row.mem;
-        self.inst.name = row.name;
-        self.inst.unit = Unit::Lds;
-        self.inst.class = Class::Lds;
-        self.inst.imm = bits(low, 0, 16) as i32;
-        self.inst.dst = bits(high, 24, 8) as u8;
-        let field = |low| Src::V(bits(high, low, 8) as u8);
-        self.inst.src = [field(0), field(8), field(16)];
-        let data = self.inst.mem.bytes.div_ceil(4) as usize;
-        let pair = if self.inst.mem.pair_stride != 0 { 2 } else { 1 };
-        let writes = matches!(self.inst.op, Op::LDS_LOAD) || self.inst.mem.returns;
-        let fits = |register: Src, count: usize| match register {
-            Src::V(r) => r as usize + count <= 256,
-            _ => true,
-        };
-        let fit_sources = matches!(self.inst.op, Op::LDS_LOAD) || fits(self.inst.src[1], data);
-        let fit_result = !writes || fits(Src::V(self.inst.dst), data * pair);
-        (fit_sources && fit_result).then_some(())
-    }
-
-    fn flat(&mut self) -> Option<()> {
-        let (low, high) = (self.words[0], self.word(1)?);
-        self.inst.words = 2;
-        let row = mem::FLAT.iter().find(|row| u32::from(row.opcode) == bits(low, 18, 7))?;
-        self.inst.op = row.op;
-        self.inst.mem = row.mem;
-        self.inst.name = row.name;
-        self.inst.unit = Unit::Global;
-        self.inst.mem.space = match bits(low, 16, 2) {
-            0 => Space::Flat,
-            1 => Space::Scratch,
-            2 => Space::Global,
-            _ => return None,
-        };
-        if row.op == Op::ATOMIC {
-            if self.inst.mem.space == Space::Scratch {
-                return None;
-            }
-            self.inst.mem.returns = bits(low, 14, 1) != 0;
-        }
-        self.inst.class =
-            if self.inst.mem.space == Space::Scratch { Class::Scratch } else { Class::Global };
-        // 13-bit signed offset.
-        self.inst.imm = (low << 19).cast_signed() >> 19;
-        self.inst.dst = bits(high, 24, 8) as u8;
-        self.inst.src[0] = Src::V(bits(high, 0, 8) as u8);
-        self.inst.src[1] = Src::V(bits(high, 8, 8) as u8);
-        let saddr = bits(high, 16, 7);
-        self.inst.src[2] = match saddr {
-            0x7f => Src::None,
-            _ if saddr == u32::from(NULL) => Src::None,
-            _ => Src::S(saddr as u8),
-        };
-        if self.inst.mem.space == Space::Scratch && bits(high, 23, 1) == 0 {
-            self.inst.src[0] = Src::None;
-        }
-        let count = self.inst.mem.bytes.div_ceil(4) as usize;
-        let register =
-            if self.inst.op == Op::LOAD { self.inst.dst } else { bits(high, 8, 8) as u8 };
-        (register as usize + count <= 256).then_some(())
-    }
-
-    /// Of the buffer instructions only the cache invalidations are supported.
-    fn buffer(&mut self) -> Option<()> {
-        let low = self.words[0];
-        self.word(1)?;
-        self.inst.words = 2;
-        self.inst.op = Op::CACHE;
-        self.inst.unit = Unit::Control;
-        self.inst.name = match bits(low, 18, 8) {
-            43 => "buffer_gl0_inv",
-            44 => "buffer_gl1_inv",
-            _ => return None,
-        };
-        Some(())
-    }
-
     /// Notes which sources are modified, and refuses operands that run past the register file.
     fn check(&mut self) -> Option<()> {
         self.inst.modified = self.inst.neg | self.inst.abs | u8::from(self.inst.dpp != Dpp::None);
@@ -690,120 +569,4 @@ impl Decoder<'_> {
         });
         (!bad_source && !past_end(inst.dst, inst.ty)).then_some(())
     }
-}
-
-/// Bits of inline constant `code` for an operand of type `ty`.
-fn inline_constant(code: u32, ty: Ty) -> Option<u64> {
-    let integer = match code {
-        128..=192 => i64::from(code) - 128,
-        193..=208 => 192 - i64::from(code),
-        240..=248 => {
-            let (f32, f64, f16, bf16) = FLOATS[code as usize - 240];
-            return Some(match ty {
-                Ty::F64 | Ty::B64 | Ty::I64 => f64,
-                Ty::F16 | Ty::B16 | Ty::PF16 => u64::from(f16),
-                Ty::BF16 | Ty::PBF16 => u64::from(bf16),
-                _ => u64::from(f32),
-            });
-        }
-        _ => return None,
-    };
-    Some(match ty {
-        Ty::F64 | Ty::B64 | Ty::I64 => integer.cast_unsigned(),
-        Ty::F16 | Ty::B16 | Ty::BF16 => u64::from(integer as u16),
-        _ => u64::from(integer as u32),
-    })
-}
-
-fn find(rows: &[sop::Row], opcode: u32) -> Option<Op> {
-    rows.iter().find(|row| u32::from(row.0) == opcode).map(|row| row.1)
-}
-
-/// Type of a scalar operation's constants.
-fn scalar_type(op: Op) -> Ty {
-    let name = format!("{op:?}");
-    if name.ends_with("_F16") && name != "S_CVT_F32_F16" {
-        Ty::F16
-    } else if name.ends_with("64") {
-        Ty::B64
-    } else {
-        Ty::B32
-    }
-}
-
-/// Source type of comparison `opcode` (without the EXEC-writing bit).
-fn compare_type(opcode: u32) -> Option<Ty> {
-    Some(match opcode {
-        0..=15 | 125 => Ty::F16,
-        16..=31 | 126 => Ty::F32,
-        32..=47 | 127 => Ty::F64,
-        49..=54 | 57..=62 => Ty::B16,
-        64..=79 => Ty::B32,
-        80..=87 => Ty::I64,
-        88..=95 => Ty::B64,
-        _ => return None,
-    })
-}
-
-/// The executor of a vector operation.
-fn unit(row: &Row) -> Unit {
-    use Op::*;
-    match row.op {
-        V_READLANE_B32 | V_WRITELANE_B32 | V_READFIRSTLANE_B32 | V_PERMLANE16_B32
-        | V_PERMLANEX16_B32 | V_PERMLANE64_B32 | V_SWAP_B32 | V_SWAP_B16 => return Unit::Lane,
-        V_DIV_SCALE_F32 | V_DIV_SCALE_F64 | V_DIV_FMAS_F32 | V_DIV_FMAS_F64 | V_MAD_U64_U32
-        | V_MAD_I64_I32 | V_ADD_CO_U32 | V_SUB_CO_U32 | V_SUBREV_CO_U32 | V_ADD_CO_CI_U32
-        | V_SUB_CO_CI_U32 | V_SUBREV_CO_CI_U32 => return Unit::Carry,
-        V_DOT4_I32_IU8 | V_DOT4_U32_U8 | V_DOT8_I32_IU4 | V_DOT8_U32_U4 | V_FMA_MIX_F32
-        | V_FMA_MIXLO_F16 | V_FMA_MIXHI_F16 => return Unit::Packed,
-        V_CVT_PK_RTZ_F16_F32 => return Unit::Convert,
-        _ => {}
-    }
-    let all = |f: fn(Ty) -> bool| f(row.dst) && row.src.iter().all(|&ty| f(ty) || ty == Ty::M);
-    let any = |f: fn(Ty) -> bool| f(row.dst) || row.src.iter().any(|&ty| f(ty));
-    if any(|ty| matches!(ty, Ty::W2 | Ty::W4 | Ty::W8)) {
-        Unit::Matrix
-    } else if any(Ty::is_64) {
-        Unit::Valu64
-    } else if all(|ty| matches!(ty, Ty::B32 | Ty::F32)) {
-        Unit::Valu32
-    } else if all(|ty| matches!(ty, Ty::B16 | Ty::F16)) {
-        Unit::Valu16
-    } else if row.src.iter().any(|ty| matches!(ty, Ty::P16 | Ty::PF16 | Ty::PBF16)) {
-        Unit::Packed
-    } else {
-        Unit::Convert
-    }
-}
-
-/// Tables indexed by opcode.
-struct Tables {
-    vop1: Vec<Option<Row>>,
-    vop2: Vec<Option<Row>>,
-    vop3: Vec<Option<Row>>,
-    vop3sd: Vec<Option<Row>>,
-    vop3p: Vec<Option<Row>>,
-}
-
-fn tables() -> &'static Tables {
-    static TABLES: OnceLock<Tables> = OnceLock::new();
-    TABLES.get_or_init(|| Tables {
-        vop1: by_opcode(vop::VOP1),
-        vop2: by_opcode(vop::VOP2),
-        vop3: by_opcode(vop::VOP3),
-        vop3sd: by_opcode(vop::VOP3SD),
-        vop3p: by_opcode(vop::VOP3P),
-    })
-}
-
-fn by_opcode(rows: &[Row]) -> Vec<Option<Row>> {
-    let mut table = vec![None; rows.iter().map(|row| row.opcode as usize + 1).max().unwrap_or(0)];
-    for row in rows {
-        table[row.opcode as usize] = Some(*row);
-    }
-    table
-}
-
-fn find_row(table: &'static [Option<Row>], opcode: u32) -> Option<&'static Row> {
-    table.get(opcode as usize)?.as_ref()
 }
