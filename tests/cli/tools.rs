@@ -53,7 +53,7 @@ fn a_snapshot_and_its_bin_give_the_same_text() {
 #[test]
 fn the_public_goldens_pass_at_any_thread_count_and_on_the_portable_path() {
     let bench = Bench::new();
-    for model in ["tiny_bf16", "tiny_mxfp4"] {
+    for model in ["tiny_bf16", "tiny_mxfp4", "five_layers", "wide_groups"] {
         let dir = data(model);
         for flags in [&["--threads", "1"][..], &["--threads", "2"], &["--isa", "portable"]] {
             let fixed = ["golden", dir.to_str().unwrap(), "--device", "cpu"];
