@@ -49,13 +49,17 @@ pub fn kernels() -> &'static Kernels {
     static KERNELS: OnceLock<Kernels> = OnceLock::new();
     KERNELS.get_or_init(|| {
         let arch = &device().properties().arch;
-        let folder = match std::env::var_os("GPTOSS_KERNELS") {
-            Some(folder) => PathBuf::from(folder),
-            None => built(arch),
-        };
-        let image = code_object(arch, Some(&folder)).unwrap_or_else(|e| panic!("{e}"));
+        let image = code_object(arch, Some(&kernels_folder())).unwrap_or_else(|e| panic!("{e}"));
         Kernels::load(device(), arch, &image).unwrap_or_else(|e| panic!("{e}"))
     })
+}
+
+/// The folder [`kernels`] come from.
+pub fn kernels_folder() -> PathBuf {
+    match std::env::var_os("GPTOSS_KERNELS") {
+        Some(folder) => PathBuf::from(folder),
+        None => built(&device().properties().arch),
+    }
 }
 
 /// The folder with the kernels of `arch`, brought up to date.

@@ -11,5 +11,7 @@ mod linear;
 mod mma;
 /// Mixture of experts: routing, sort, products, combine.
 mod moe;
+/// Embedding, RMSNorm into tiles, rotation into the cache, argmax.
+mod rows;
 /// The number of host threads that emulate.
 mod threads;

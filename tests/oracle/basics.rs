@@ -137,3 +137,18 @@ mod tests {
         assert!((total - 1.0).abs() < 1e-15, "{total}");
     }
 }
+
+/// A head rotated by `angles` (cosines, then sines) and rounded to bf16: two products and their
+/// sum, each rounded.
+pub fn rotated(head: &[f32], angles: &[f32]) -> Vec<Expected> {
+    let half = head.len() / 2;
+    let one = |i: usize| {
+        let (cos, sin) = (f64::from(angles[i % half]), f64::from(angles[half + i % half]));
+        let (same, other) = (f64::from(head[i]), f64::from(head[(i + half) % head.len()]));
+        let terms = [same * cos, if i < half { -other * sin } else { other * sin }];
+        let value = terms[0] + terms[1];
+        let before = SECOND_ORDER * U * (terms[0].abs() + terms[1].abs() + value.abs());
+        Expected { value, bound: before + half_ulp_bf16(value.abs() + before) }
+    };
+    (0..head.len()).map(one).collect()
+}

@@ -51,7 +51,8 @@ impl Kernels {
         n: usize,
     ) -> Result<(), GpuError> {
         let check = Check::new(&embed::KERNEL, stream);
-        let columns = check.positive("n", n)?;
+        // Elements are read in pairs.
+        let columns = check.multiple("n", n, 2)?;
         check.multiple("elements of table", table.len(), n)?;
         let rows = check.positive("rows", tokens.len())?;
         let args = embed::Args {

@@ -1,0 +1,200 @@
+//! Embedding, RMSNorm into tiles, rotation into the cache, argmax.
+
+use gptoss::gpu::launch::rows::{Heads, RopeKv};
+use oracle::basics::{assert_close, rmsnorm_bf16, rotated};
+use oracle::random::{uniform_bf16, uniform_f32, words};
+use shared::bf16;
+use shared::block::{ROWS, STEP, tiled_index, tiled_len};
+use shared::kernels::rows::NOT_FINITE;
+use shared::kv::{PAGE, key_index, page_len, value_index};
+
+use crate::gpu::{Output, kernels, stream};
+
+#[test]
+fn embedding_copies_the_rows_asked_for() {
+    for (case, n, tokens) in [
+        ("smallest width", 32, vec![0]),
+        ("first and last row, one twice", 96, vec![10, 0, 10]),
+        ("hidden size of gpt-oss", 2880, vec![3, 7]),
+    ] {
+        let stream = stream();
+        let table = uniform_bf16(11 * n, 1);
+        let x = Output::new(&stream, tokens.len() * n);
+        let on_device = stream.buffer_from(&table).expect("table");
+        let ids = stream.buffer_from(&tokens).expect("tokens");
+        let (table_view, ids, out) = (on_device.view(), ids.view(), x.view());
+        // SAFETY: tokens are below eleven.
+        unsafe { kernels().embed(&stream, table_view, ids, out, n) }.expect("embed");
+        let expected = tokens.iter().flat_map(|&t| &table[t as usize * n..][..n]);
+        let expected: Vec<f32> = expected.map(|&v| bf16::to_f32(v)).collect();
+        assert_eq!(x.read(&stream), expected, "{case}");
+    }
+}
+
+/// Rows of the tiled output, bits; rows beyond those written stay poisoned.
+fn norm(x: &[f32], weight: &[f32], gather: Option<&[u32]>) -> Vec<Vec<u16>> {
+    let (stream, n) = (stream(), weight.len());
+    let count = gather.map_or(x.len() / n, <[u32]>::len);
+    let y = Output::<u16>::new(&stream, tiled_len(count, n));
+    let x = stream.buffer_from(x).expect("x");
+    let weight = stream.buffer_from(weight).expect("weight");
+    let (x, weight) = (x.view(), weight.view());
+    match gather {
+        None => kernels().rmsnorm_tiled(&stream, x, weight, y.view(), 1e-5),
+        Some(rows) => {
+            let rows = stream.buffer_from(rows).expect("rows");
+            // SAFETY: the tests name rows of x.
+            unsafe { kernels().rmsnorm_tiled_rows(&stream, x, weight, rows.view(), y.view(), 1e-5) }
+        }
+    }
+    .expect("rmsnorm_tiled");
+    let y = y.read(&stream);
+    for row in count..count.next_multiple_of(ROWS) {
+        assert!(
+            (0..n).all(|k| y[tiled_index(row, k, n / STEP)] == u16::MAX),
+            "padding was written"
+        );
+    }
+    let at = |row| (0..n).map(|k| y[tiled_index(row, k, n / STEP)]).collect();
+    (0..count).map(at).collect()
+}
+
+#[test]
+fn tiled_rmsnorm_matches_the_oracle() {
+    for (case, n, rows) in [
+        ("one block", 32, 1),
+        ("odd blocks, one row past a tile", 96, 17),
+        ("hidden size of gpt-oss", 2880, 3),
+        ("one chunk past a pass of the workgroup", 2080, 2),
+    ] {
+        let (x, weight) = (uniform_f32(rows * n, 1), uniform_f32(n, 2));
+        let exact: Vec<f64> = weight.iter().map(|&w| w.into()).collect();
+        for (row, (x, got)) in x.chunks(n).zip(norm(&x, &weight, None)).enumerate() {
+            let got: Vec<f32> = got.into_iter().map(bf16::to_f32).collect();
+            // Eight elements at a time, 256 threads: no longer a chain than one thread in 32.
+            let expected = rmsnorm_bf16(x, &exact, 1e-5, 32);
+            assert_close(&format!("{case}, row {row}"), &got, &expected);
+        }
+    }
+}
+
+#[test]
+fn a_row_is_normalised_alike_alone_gathered_and_among_others() {
+    let (n, rows) = (160, 40);
+    let (x, weight) = (uniform_f32(rows * n, 3), uniform_f32(n, 4));
+    let all = norm(&x, &weight, None);
+    let gather = [39, 0, 16, 39];
+    for (&row, got) in gather.iter().zip(norm(&x, &weight, Some(&gather))) {
+        let row = row as usize;
+        assert_eq!(got, all[row], "row {row} gathered");
+        assert_eq!(norm(&x[row * n..][..n], &weight, None)[0], all[row], "row {row} alone");
+    }
+}
+
+fn rope_case(case: &str, [heads, kv_heads, dim]: [usize; 3], positions: &[u32]) {
+    let (stream, rows) = (stream(), positions.len());
+    let (group, width) = (heads / kv_heads, heads + 2 * kv_heads);
+    let qkv = uniform_f32(rows * width * dim, 5);
+    let angles = uniform_f32((1 + *positions.iter().max().expect("a row") as usize) * dim, 6);
+    // Every row has a page of its own, from the last to the first.
+    let page_of: Vec<u32> = (0..rows as u32).rev().collect();
+    let q_head = (rows * group).next_multiple_of(ROWS) * dim;
+    let (q, pages) = (
+        Output::<u16>::new(&stream, kv_heads * q_head),
+        Output::<u16>::new(&stream, rows * page_len(kv_heads, dim)),
+    );
+    let on_device = |x: &[f32]| stream.buffer_from(x).expect("an input");
+    let indices = |x: &[u32]| stream.buffer_from(x).expect("indices");
+    let (d_qkv, d_angles) = (on_device(&qkv), on_device(&angles));
+    let (d_positions, d_pages) = (indices(positions), indices(&page_of));
+    let buffers = RopeKv {
+        qkv: d_qkv.view(),
+        rope: d_angles.view(),
+        positions: d_positions.view(),
+        page_of: d_pages.view(),
+        q: q.view(),
+        pages: pages.view(),
+    };
+    let shape = Heads { heads, kv_heads, head_dim: dim };
+    // SAFETY: angles reach the last position, pages are below `rows`, one for each.
+    unsafe { kernels().qkv_rope_kv(&stream, shape, buffers) }.expect("qkv_rope_kv");
+    let (q, pages) = (q.read(&stream), pages.read(&stream));
+
+    let mut written = 0;
+    for (row, &position) in positions.iter().enumerate() {
+        let position = position as usize;
+        let page = &pages[page_of[row] as usize * page_len(kv_heads, dim)..];
+        for head in 0..width {
+            let from = &qkv[(row * width + head) * dim..][..dim];
+            let angles = &angles[position * dim..][..dim];
+            let what = format!("{case}, row {row}, head {head}");
+            let place = |d: usize| {
+                if head < heads {
+                    let query = row * group + head % group;
+                    q[head / group * q_head + tiled_index(query, d, dim / STEP)]
+                } else if head < heads + kv_heads {
+                    page[key_index(head - heads, dim, position, d)]
+                } else {
+                    page[value_index(kv_heads, head - heads - kv_heads, dim, position, d)]
+                }
+            };
+            let got: Vec<u16> = (0..dim).map(place).collect();
+            if head >= heads + kv_heads {
+                let expected: Vec<u16> = from.iter().map(|&v| bf16::from_f32(v)).collect();
+                assert_eq!(got, expected, "{what}");
+            } else {
+                let got: Vec<f32> = got.into_iter().map(bf16::to_f32).collect();
+                assert_close(&what, &got, &rotated(from, angles));
+            }
+            written += dim;
+        }
+    }
+    let stored = q.iter().chain(&pages).filter(|&&x| x != u16::MAX).count();
+    assert_eq!(stored, written, "{case}: elements written");
+}
+
+#[test]
+fn rotated_heads_land_in_their_places() {
+    let page = PAGE as u32;
+    rope_case("one head", [1, 1, 32], &[0]);
+    rope_case("groups of three, page edges", [9, 3, 32], &[page - 1, page, 3, 2 * page + 17]);
+    rope_case("gpt-oss", [64, 8, 64], &[130]);
+    rope_case("one row past a tile of queries", [7, 1, 128], &[5, 6, 70]);
+}
+
+fn largest(x: &[f32], n: usize) -> Vec<u32> {
+    let stream = stream();
+    let ids = Output::new(&stream, x.len() / n);
+    let x = stream.buffer_from(x).expect("x");
+    kernels().argmax(&stream, x.view(), ids.view()).expect("argmax");
+    ids.read(&stream)
+}
+
+#[test]
+fn argmax_takes_the_lowest_of_equals() {
+    for n in [1, 2, 31, 61, 1024, 1025, 4999] {
+        let mut x = uniform_f32(3 * n, 7);
+        for (row, x) in x.chunks_mut(n).enumerate() {
+            let at = words(2, (n + row) as u32);
+            for word in at {
+                x[word as usize % n] = 2.0;
+            }
+        }
+        let first = |x: &[f32]| x.iter().position(|&v| v == 2.0).expect("put there") as u32;
+        assert_eq!(largest(&x, n), x.chunks(n).map(first).collect::<Vec<_>>(), "n = {n}");
+    }
+    assert_eq!(largest(&[-0.0, 0.0, -1.0], 3), [0]);
+    assert_eq!(largest(&[-3.0e38, -3.3e38], 2), [0]);
+}
+
+#[test]
+fn argmax_tells_of_what_is_not_finite() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for at in [0, 700, 1299] {
+            let mut x = uniform_f32(2 * 1300, 8);
+            x[at] = bad;
+            x[1300 + 7] = 5.0;
+            assert_eq!(largest(&x, 1300), [NOT_FINITE, 7], "{bad} at {at}");
+        }
+    }
+}
