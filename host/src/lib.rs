@@ -7,6 +7,7 @@ pub mod engine;
 pub mod export;
 pub mod golden;
 pub mod gpu;
+pub mod gpu_engine;
 pub mod harmony;
 pub mod kernels;
 pub mod model;

@@ -24,7 +24,9 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     args.device.prefer_kv32();
     let weights = args.model.load(&args.dir)?;
     let golden = golden::read(&args.dir, weights.config.vocab_size)?;
-    let mut opened = args.device.open(weights, 1)?;
+    let length = |case: &golden::Case| case.prompt.len() + case.greedy.len();
+    let longest = golden.cases.iter().map(length).max().unwrap_or(1);
+    let mut opened = args.device.open(weights, 1, Some(longest))?;
     let mut console = Console::stdout(None)?;
     console.line(format!("{}: {}", args.dir.display(), opened.engine.describe()))?;
     let pass = golden::run(&golden, opened.engine.as_mut(), opened.precision, &mut console)?;

@@ -8,10 +8,14 @@ use gptoss::cpu::{CpuEngine, CpuOptions, Isa, KvDtype};
 use gptoss::device_name::DeviceName;
 use gptoss::engine::Engine;
 use gptoss::golden::Precision;
+use gptoss::gpu;
+use gptoss::gpu::launch::linear::DenseFormat;
+use gptoss::gpu_engine::{GpuEngine, GpuOptions};
 use gptoss::model::{self, LoadOptions, Weights};
 use gptoss::synth;
 
 use super::args::{self, BinLayoutArg};
+use super::progress;
 
 /// Which model, and how it is read.
 #[derive(clap::Args)]
@@ -56,6 +60,11 @@ pub struct CpuArgs {
 }
 
 impl CpuArgs {
+    /// Whether a flag asks for keys and values in f32.
+    fn kv32_asked(&self) -> bool {
+        self.kv32
+    }
+
     /// The engine's options.
     pub fn options(&self) -> CpuOptions {
         CpuOptions {
@@ -87,9 +96,31 @@ pub struct DeviceArgs {
     /// Folder of code objects to use instead of the embedded ones.
     #[arg(long, value_name = "DIR")]
     kernels: Option<PathBuf>,
+    /// How a GPU keeps dense weights; the router always stays bf16.
+    #[arg(long, value_enum, default_value_t)]
+    dense: DenseArg,
     /// Print the emulator's counters per kernel at the end.
     #[arg(long)]
     emu_stats: bool,
+}
+
+/// How a GPU keeps dense weights.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum DenseArg {
+    /// As published.
+    #[default]
+    Bf16,
+    /// Eight bits: blocks of 32 with a power-of-two scale.
+    Q8,
+}
+
+impl From<DenseArg> for DenseFormat {
+    fn from(arg: DenseArg) -> DenseFormat {
+        match arg {
+            DenseArg::Bf16 => DenseFormat::Bf16,
+            DenseArg::Q8 => DenseFormat::Mxint8,
+        }
+    }
 }
 
 /// Instruction set of the CPU engine.
@@ -135,16 +166,62 @@ impl DeviceArgs {
 
     /// Keeps keys and values in f32 unless a flag asks for bf16: a reference tolerance is at stake.
     pub fn prefer_kv32(&mut self) {
-        self.cpu.kv32 = !self.cpu.kv16;
+        let cpu = matches!(self.device, DeviceName::Cpu | DeviceName::Auto);
+        self.cpu.kv32 = self.cpu.kv32 || cpu && !self.cpu.kv16;
     }
 
-    /// Makes an engine for up to `batch` sequences.
-    pub fn open(&self, weights: Arc<Weights>, batch: usize) -> Result<Opened> {
-        match &self.device {
-            DeviceName::Cpu => self.open_cpu(weights, batch, format!("--device {}", self.device)),
-            DeviceName::Auto => self.open_cpu(weights, batch, String::from("auto: the CPU engine")),
-            other => bail!("--device {other}: this build runs models on cpu"),
+    /// Makes an engine for up to `batch` sequences, of `positions` where that is known.
+    pub fn open(
+        &self,
+        weights: Arc<Weights>,
+        batch: usize,
+        positions: Option<usize>,
+    ) -> Result<Opened> {
+        match gpu::open(&self.device)? {
+            gpu::Opened::Cpu { why } => self.open_cpu(weights, batch, why),
+            gpu::Opened::Gpus { devices, why } => {
+                self.open_gpu(&devices, &weights, batch, positions, why)
+            }
         }
+    }
+
+    fn open_gpu(
+        &self,
+        devices: &[gpu::Device],
+        weights: &Arc<Weights>,
+        batch: usize,
+        positions: Option<usize>,
+        why: String,
+    ) -> Result<Opened> {
+        let gpus = self.gpus.unwrap_or(devices.len().min(1));
+        if gpus > 1 {
+            bail!("-g {gpus}: work is not shared among GPUs yet, expected 1");
+        }
+        let Some(device) = devices.first() else { bail!("--device {}: no device", self.device) };
+        if self.cpu.kv32_asked() {
+            bail!("--kv32: device {device} keeps keys and values in bf16");
+        }
+        let most = weights.config.max_position_embeddings;
+        let defaults = GpuOptions::default();
+        let options = GpuOptions {
+            max_sequences: batch,
+            max_positions: positions.unwrap_or(defaults.max_positions).clamp(1, most),
+            dense: self.dense.into(),
+            kernels: self.kernels.clone(),
+            ..defaults
+        };
+        let bar = progress::bytes("weights to the device");
+        let engine = GpuEngine::new(device, weights, options, |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        })?;
+        bar.finish_and_clear();
+        Ok(Opened {
+            engine: Box::new(engine),
+            kind: device.properties().arch.clone(),
+            why,
+            precision: Precision::Bf16,
+        })
     }
 
     fn open_cpu(&self, weights: Arc<Weights>, batch: usize, why: String) -> Result<Opened> {

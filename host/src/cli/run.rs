@@ -175,6 +175,16 @@ impl Args {
         Ok((weights, name.display().to_string()))
     }
 
+    /// Positions an engine has to make room for.
+    fn room(&self) -> Option<usize> {
+        Some(match self.steps {
+            Some(0) => usize::MAX,
+            Some(n) => n,
+            None if self.checkpoint.is_none() => BUILT_IN_POSITIONS,
+            None => POSITIONS,
+        })
+    }
+
     /// Positions of every sequence, `-n`.
     fn positions(&self, engine: &dyn Engine) -> Result<usize> {
         let max = engine.limits().max_positions.min(engine.config().max_position_embeddings);

@@ -10,14 +10,8 @@ pub const SKINNY64_WAVES: u32 = 4;
 /// Outputs of a workgroup of the tile kernels.
 pub const TILE_OUTPUTS: u32 = 128;
 
-/// Outputs of a workgroup of the kernels for up to 64 rows: a row tile per wave, or on Hopper two
-/// that its four waves multiply together.
-pub const fn skinny64_outputs(family: Family) -> u32 {
-    match family {
-        Family::Nvptx => 2 * ROWS as u32,
-        _ => SKINNY64_WAVES * ROWS as u32,
-    }
-}
+/// Outputs of a workgroup of the kernels for up to 64 rows: a row tile per wave.
+pub const SKINNY64_OUTPUTS: u32 = SKINNY64_WAVES * ROWS as u32;
 
 /// Rows of X of a workgroup of the tile kernels.
 pub const fn tile_rows(family: Family) -> u32 {
@@ -114,13 +108,13 @@ const fn tile_lds_of(family: Family, step_bytes: usize, _n: u32) -> u32 {
 linear! {
     /// bf16 W, up to 16 rows. Grid `ceil(n / 16)`.
     linear_skinny_bf16, skinny_threads, skinny_lds, pack::BF16_STEP_BYTES;
-    /// bf16 W, up to 64 rows. Grid `ceil(n / skinny64_outputs)`.
+    /// bf16 W, up to 64 rows. Grid `ceil(n / 64)`.
     linear_skinny64_bf16, skinny64_threads, no_lds, pack::BF16_STEP_BYTES;
     /// bf16 W. Grid `(ceil(n / 128), ceil(rows / tile_rows))`.
     linear_tile_bf16, tile_threads, tile_lds_of, pack::BF16_STEP_BYTES;
     /// MXINT8 W, up to 16 rows. Grid `ceil(n / 16)`.
     linear_skinny_mxint8, skinny_threads, skinny_lds, pack::MXINT8_STEP_BYTES;
-    /// MXINT8 W, up to 64 rows. Grid `ceil(n / skinny64_outputs)`.
+    /// MXINT8 W, up to 64 rows. Grid `ceil(n / 64)`.
     linear_skinny64_mxint8, skinny64_threads, no_lds, pack::MXINT8_STEP_BYTES;
     /// MXINT8 W. Grid `(ceil(n / 128), ceil(rows / tile_rows))`.
     linear_tile_mxint8, tile_threads, tile_lds_of, pack::MXINT8_STEP_BYTES;

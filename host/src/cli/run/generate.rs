@@ -16,7 +16,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut console = Console::stdout(args.log())?;
     let tokenizer = args.tokenizer()?;
     let (weights, _) = args.weights(&mut notes)?;
-    let mut opened = args.device.open(weights, 1)?;
+    let mut opened = args.device.open(weights, 1, args.room())?;
     let engine = opened.engine.as_mut();
     notes.line(format!("device: {} ({})", engine.describe(), opened.why))?;
     let positions = args.positions(engine)?;

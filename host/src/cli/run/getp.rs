@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let prompts = prompts::parse(&input, limit).with_context(|| name.to_owned())?;
     let tokenizer = args.tokenizer()?;
     let (weights, model) = args.weights(&mut console)?;
-    let mut opened = args.device.open(weights, args.batch)?;
+    let mut opened = args.device.open(weights, args.batch, args.room())?;
     let engine = opened.engine.as_mut();
     console.line(format!("device: {} ({})", engine.describe(), opened.why))?;
     let positions = args.positions(engine)?;

@@ -1,0 +1,177 @@
+//! The paged KV cache: one pool of pages for the layers that see everything, one for the windowed
+//! layers, whose pages are freed behind the window.
+
+use std::collections::BTreeMap;
+
+use shared::kv::{PAGE, page_len};
+use shared::model::ModelConfig;
+
+use super::GpuOptions;
+use crate::engine::{EngineError, SeqId};
+use crate::gpu::{DeviceBuffer, DeviceSlice, GpuError, Stream};
+
+/// Stands in a table where a page was freed or not yet taken.
+const NO_PAGE: u32 = 0;
+
+/// Free pages of one class of layers.
+#[derive(Debug)]
+struct Pool {
+    free: Vec<u32>,
+}
+
+impl Pool {
+    fn new(pages: usize) -> Pool {
+        // Popped from the end: low numbers first.
+        Pool { free: (0..pages as u32).rev().collect() }
+    }
+}
+
+/// One sequence.
+#[derive(Debug)]
+struct Sequence {
+    max_positions: usize,
+    len: usize,
+    /// Page of each block of [`PAGE`] positions.
+    full: Vec<u32>,
+    /// The same for windowed layers; the first `freed` were given back.
+    windowed: Vec<u32>,
+    freed: usize,
+}
+
+/// Where a chunk's rows lie.
+pub struct Place {
+    /// Position of the chunk's first token.
+    pub start: usize,
+    /// Tables of the sequence, equally long.
+    pub full: Vec<u32>,
+    /// For windowed layers.
+    pub windowed: Vec<u32>,
+}
+
+/// All pages, and who holds them.
+pub struct Cache {
+    layers: Vec<DeviceBuffer<u16>>,
+    full: Pool,
+    windowed: Pool,
+    window: usize,
+    max_sequences: usize,
+    sequences: BTreeMap<u32, Sequence>,
+    next: u32,
+}
+
+/// Pages for each class: full, windowed.
+fn pages(config: &ModelConfig, options: &GpuOptions) -> (usize, usize) {
+    let full = options.max_sequences * options.max_positions.div_ceil(PAGE);
+    // A window of any alignment, and what a step adds before anything is freed.
+    let own = config.sliding_window.div_ceil(PAGE) + 1;
+    let step = options.max_step_tokens.div_ceil(PAGE);
+    let windowed = options.max_sequences * (own + 1) + step;
+    (full, windowed.min(full))
+}
+
+impl Cache {
+    /// Bytes of all pages, and of those of one sequence.
+    pub fn bytes(config: &ModelConfig, options: &GpuOptions) -> (u64, u64) {
+        let (full, windowed) = pages(config, options);
+        let page = 2 * page_len(config.num_key_value_heads, config.head_dim);
+        let total: usize = (0..config.num_hidden_layers)
+            .map(|l| if config.window(l).is_some() { windowed } else { full })
+            .map(|pages| pages * page)
+            .sum();
+        (total as u64, (total / options.max_sequences.max(1)) as u64)
+    }
+
+    /// Allocates the pages and zeroes them: kernels multiply what lies behind the last position by
+    /// zero, so it has to be finite.
+    pub fn new(
+        stream: &Stream,
+        config: &ModelConfig,
+        options: &GpuOptions,
+    ) -> Result<Cache, GpuError> {
+        let (full, windowed) = pages(config, options);
+        let page = page_len(config.num_key_value_heads, config.head_dim);
+        let layers = (0..config.num_hidden_layers)
+            .map(|l| {
+                let pages = if config.window(l).is_some() { windowed } else { full };
+                let buffer = DeviceBuffer::new(stream.device(), pages * page)?;
+                stream.fill(buffer.view(), 0)?;
+                Ok(buffer)
+            })
+            .collect::<Result<_, GpuError>>()?;
+        Ok(Cache {
+            layers,
+            full: Pool::new(full),
+            windowed: Pool::new(windowed),
+            window: config.sliding_window,
+            max_sequences: options.max_sequences,
+            sequences: BTreeMap::new(),
+            next: 0,
+        })
+    }
+
+    /// The pages of layer `layer`.
+    pub fn layer(&self, layer: usize) -> DeviceSlice<'_, u16> {
+        self.layers[layer].view()
+    }
+
+    /// Opens a sequence.
+    pub fn open(&mut self, max_positions: usize) -> Result<SeqId, EngineError> {
+        if self.sequences.len() == self.max_sequences {
+            let most = self.max_sequences;
+            return Err(EngineError::OutOfCache(format!("{most} sequences are open")));
+        }
+        let id = self.next;
+        self.next += 1;
+        let (full, windowed) = (Vec::new(), Vec::new());
+        let sequence = Sequence { max_positions, len: 0, full, windowed, freed: 0 };
+        self.sequences.insert(id, sequence);
+        Ok(SeqId(id))
+    }
+
+    /// Frees a sequence's pages.
+    pub fn close(&mut self, seq: SeqId) {
+        if let Some(sequence) = self.sequences.remove(&seq.0) {
+            self.full.free.extend(sequence.full);
+            self.windowed.free.extend(&sequence.windowed[sequence.freed..]);
+        }
+    }
+
+    /// Frees what the window has left behind, and takes pages for `tokens` more positions.
+    pub fn extend(&mut self, seq: SeqId, tokens: usize) -> Result<Place, EngineError> {
+        let Some(sequence) = self.sequences.get_mut(&seq.0) else {
+            return Err(EngineError::Invalid(format!("sequence {} is not open", seq.0)));
+        };
+        let (start, end) = (sequence.len, sequence.len + tokens);
+        if end > sequence.max_positions {
+            return Err(EngineError::Invalid(format!(
+                "sequence {} would hold {end} positions, expected at most {}",
+                seq.0, sequence.max_positions
+            )));
+        }
+        let first_seen = (start + 1).saturating_sub(self.window) / PAGE;
+        while sequence.freed < first_seen.min(sequence.windowed.len()) {
+            let page = std::mem::replace(&mut sequence.windowed[sequence.freed], NO_PAGE);
+            self.windowed.free.push(page);
+            sequence.freed += 1;
+        }
+        let blocks = end.div_ceil(PAGE);
+        let (more_full, more_windowed) =
+            (blocks - sequence.full.len(), blocks - sequence.windowed.len());
+        for (pool, more, of) in
+            [(&self.full, more_full, "full"), (&self.windowed, more_windowed, "windowed")]
+        {
+            if pool.free.len() < more {
+                return Err(EngineError::OutOfCache(format!(
+                    "{more} pages of {PAGE} positions for {of} layers, {} are free",
+                    pool.free.len()
+                )));
+            }
+        }
+        let at = self.full.free.len() - more_full;
+        sequence.full.extend(self.full.free.drain(at..).rev());
+        let at = self.windowed.free.len() - more_windowed;
+        sequence.windowed.extend(self.windowed.free.drain(at..).rev());
+        sequence.len = end;
+        Ok(Place { start, full: sequence.full.clone(), windowed: sequence.windowed.clone() })
+    }
+}

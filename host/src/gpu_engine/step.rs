@@ -1,0 +1,392 @@
+//! One step: where its rows go, and the kernels it is made of.
+
+use shared::block::tiled_len;
+use shared::kernels::attention::{SPLIT_ROWS, WHOLE_ROWS, max_splits};
+use shared::kernels::rows::NOT_FINITE;
+use shared::kv::PAGE;
+use shared::model::ModelConfig;
+
+use super::arena::OUTPUT_ROWS;
+use super::cache::Cache;
+use super::upload::{Dense, DeviceExperts, DeviceLayer};
+use super::{GpuEngine, GpuEngineError};
+use crate::engine::{Chunk, EngineError, Output, Want};
+use crate::gpu::launch::attention::{Attention, AttentionShape};
+use crate::gpu::launch::linear::{Linear, LinearPath, LinearShape, Store};
+use crate::gpu::launch::moe::{ExpertPath, ExpertWeights, Routing, Sorted};
+use crate::gpu::launch::rows::{Heads, RopeKv};
+use crate::gpu::{DeviceSlice, GpuError};
+use crate::sampling;
+
+/// Where a range of words of the index buffer lies.
+type Span = std::ops::Range<usize>;
+
+/// A step's indices, in one buffer, and what the host has to know of them.
+pub struct Plan {
+    words: Vec<u32>,
+    rows: usize,
+    tokens: Span,
+    positions: Span,
+    /// Page of each row's position, for full and for windowed layers.
+    page_of: [Span; 2],
+    /// Page tables, likewise.
+    tables: [Span; 2],
+    split_tiles: Span,
+    whole_tiles: Span,
+    /// Query rows in split tiles: the first ones.
+    split_rows: usize,
+    /// Rows whose logits are wanted.
+    outputs: Span,
+    last_position: usize,
+    /// For each chunk, its first output and how many it has.
+    wanted: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    /// Extends the chunks' sequences and lays out their rows: those with few queries first, because
+    /// they are computed by splits.
+    pub fn new(
+        config: &ModelConfig,
+        cache: &mut Cache,
+        chunks: &[Chunk<'_>],
+    ) -> Result<Plan, EngineError> {
+        let group = config.group_size();
+        let few = |chunk: &Chunk<'_>| {
+            chunk.tokens.len() == 1 || chunk.tokens.len() * group <= SPLIT_ROWS as usize
+        };
+        let mut order: Vec<usize> = (0..chunks.len()).collect();
+        order.sort_by_key(|&i| !few(&chunks[i]));
+
+        let (mut tokens, mut positions) = (Vec::new(), Vec::new());
+        let (mut pages, mut tables) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        let (mut split_tiles, mut whole_tiles) = (Vec::new(), Vec::new());
+        let (mut split_rows, mut last_position) = (0, 0);
+        let mut first_row = vec![0; chunks.len()];
+        for i in order {
+            let chunk = &chunks[i];
+            let place = cache.extend(chunk.seq, chunk.tokens.len())?;
+            let row = tokens.len();
+            first_row[i] = row;
+            let table = tables[0].len();
+            for (n, &token) in chunk.tokens.iter().enumerate() {
+                let position = place.start + n;
+                tokens.push(token);
+                positions.push(position as u32);
+                pages[0].push(place.full[position / PAGE]);
+                pages[1].push(place.windowed[position / PAGE]);
+            }
+            tables[0].extend(place.full);
+            tables[1].extend(place.windowed);
+            last_position = last_position.max(place.start + chunk.tokens.len() - 1);
+            let query_rows = chunk.tokens.len() * group;
+            let (tiles, most) = if few(chunk) {
+                split_rows += query_rows;
+                (&mut split_tiles, SPLIT_ROWS as usize)
+            } else {
+                (&mut whole_tiles, WHOLE_ROWS as usize)
+            };
+            for at in (0..query_rows).step_by(most) {
+                let count = most.min(query_rows - at);
+                tiles.extend([(row * group + at) as u32, count as u32, table as u32]);
+            }
+        }
+
+        let (mut outputs, mut wanted) = (Vec::new(), Vec::new());
+        for (chunk, &row) in chunks.iter().zip(&first_row) {
+            let rows = row..row + chunk.tokens.len();
+            let rows = match chunk.want {
+                Want::Nothing => rows.end..rows.end,
+                Want::Token(_) => rows.end - 1..rows.end,
+                Want::Logits => rows,
+            };
+            wanted.push((outputs.len(), rows.len()));
+            outputs.extend(rows.map(|row| row as u32));
+        }
+
+        let rows = tokens.len();
+        let mut words = Vec::new();
+        let mut put = |values: Vec<u32>| {
+            let start = words.len();
+            words.extend(values);
+            start..words.len()
+        };
+        Ok(Plan {
+            rows,
+            tokens: put(tokens),
+            positions: put(positions),
+            page_of: pages.map(&mut put),
+            tables: tables.map(&mut put),
+            split_tiles: put(split_tiles),
+            whole_tiles: put(whole_tiles),
+            outputs: put(outputs),
+            split_rows,
+            last_position,
+            wanted,
+            words,
+        })
+    }
+}
+
+impl From<GpuError> for EngineError {
+    fn from(error: GpuError) -> EngineError {
+        EngineError::Device(error.to_string())
+    }
+}
+
+impl From<GpuEngineError> for EngineError {
+    fn from(error: GpuEngineError) -> EngineError {
+        EngineError::Device(error.to_string())
+    }
+}
+
+impl GpuEngine {
+    /// Runs a planned step.
+    pub(super) fn run(
+        &self,
+        plan: &Plan,
+        chunks: &[Chunk<'_>],
+    ) -> Result<Vec<Output>, EngineError> {
+        if plan.rows == 0 {
+            return Ok(Vec::new());
+        }
+        let indices = self.arena.indices.slice(..plan.words.len());
+        // SAFETY: `plan` outlives the copy: every path below synchronises before it returns it.
+        unsafe { self.stream.upload_async(indices, &plan.words)? };
+        let outputs = self.queue(plan).and_then(|()| self.outputs(plan, chunks));
+        if outputs.is_err() {
+            // The first error tells more than what the wait may add.
+            let _ = self.stream.synchronize();
+        }
+        outputs
+    }
+
+    fn index(&self, span: &Span) -> DeviceSlice<'_, u32> {
+        self.arena.indices.slice(span.clone())
+    }
+
+    /// Queues everything up to the residual stream after the last layer.
+    fn queue(&self, plan: &Plan) -> Result<(), EngineError> {
+        let (arena, hidden) = (&self.arena, self.config.hidden_size);
+        let (table, tokens) = (self.weights.embedding.view(), self.index(&plan.tokens));
+        let x = arena.x.slice(..plan.rows * hidden);
+        // SAFETY: tokens are below the vocabulary, as `GpuEngine::check` saw.
+        unsafe { self.kernels.embed(&self.stream, table, tokens, x, hidden)? };
+        for (l, layer) in self.weights.layers.iter().enumerate() {
+            self.attention(plan, l, layer)?;
+            self.experts(plan, layer)?;
+        }
+        if plan.outputs.is_empty() {
+            self.stream.synchronize()?;
+        }
+        Ok(())
+    }
+
+    fn linear(
+        &self,
+        rows: usize,
+        dense: &Dense,
+        x: DeviceSlice<'_, u16>,
+        out: DeviceSlice<'_, f32>,
+        store: Store,
+    ) -> Result<(), GpuError> {
+        let (n, k) = (dense.n, dense.k);
+        let buffers = Linear {
+            w: dense.w.view(),
+            format: dense.format,
+            x: x.slice(..tiled_len(rows, k)),
+            bias: dense.bias.view(),
+            out: out.slice(..rows * n),
+        };
+        let shape = LinearShape { n, rows, k };
+        self.kernels.linear(&self.stream, LinearPath::for_rows(rows), shape, store, buffers)
+    }
+
+    fn attention(&self, plan: &Plan, l: usize, layer: &DeviceLayer) -> Result<(), GpuError> {
+        let (arena, config, rows) = (&self.arena, &self.config, plan.rows);
+        let class = usize::from(config.window(l).is_some());
+        let (x, eps) = (arena.x.slice(..rows * config.hidden_size), config.rms_norm_eps);
+        let t = arena.t.slice(..tiled_len(rows, config.hidden_size));
+        self.kernels.rmsnorm_tiled(&self.stream, x, layer.attn_norm.view(), t, eps)?;
+        self.linear(rows, &layer.qkv, arena.t.view(), arena.qkv.view(), Store::Replace)?;
+        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        let shape_heads = Heads { heads, kv_heads, head_dim: config.head_dim };
+        let width = config.q_dim() + 2 * config.kv_dim();
+        let queries = kv_heads * tiled_len(rows * config.group_size(), config.head_dim);
+        let buffers = RopeKv {
+            qkv: arena.qkv.slice(..rows * width),
+            rope: self.rope.view(),
+            positions: self.index(&plan.positions),
+            page_of: self.index(&plan.page_of[class]),
+            q: arena.q.slice(..queries),
+            pages: self.cache.layer(l),
+        };
+        // SAFETY: positions are below the engine's limit, for which `rope` has rows; each row's
+        // page is its own sequence's.
+        unsafe { self.kernels.qkv_rope_kv(&self.stream, shape_heads, buffers)? };
+
+        let shape = AttentionShape {
+            rows,
+            kv_heads,
+            group: config.group_size(),
+            head_dim: config.head_dim,
+            window: config.window(l),
+            scale: std::f32::consts::LOG2_E / (config.head_dim as f32).sqrt(),
+        };
+        let inputs = |tiles: &Span| Attention {
+            q: arena.q.slice(..shape.q_len()),
+            pages: self.cache.layer(l),
+            table: self.index(&plan.tables[class]),
+            tiles: self.index(tiles),
+            positions: self.index(&plan.positions),
+        };
+        let out = arena.attention.slice(..shape.out_len());
+        if plan.split_rows > 0 {
+            let window = config.window(l).unwrap_or(0) as u32;
+            let splits = max_splits(plan.last_position as u32, window) as usize;
+            let parts = arena.parts.slice(..shape.parts_len(plan.split_rows, splits));
+            let positions = self.index(&plan.positions);
+            // SAFETY: tiles are runs of at most 16 rows, all below `split_rows`, of sequences whose
+            // pages are in the table from their first visible position on; pages are finite.
+            unsafe {
+                let inputs = inputs(&plan.split_tiles);
+                self.kernels.attention_split(
+                    &self.stream,
+                    shape,
+                    inputs,
+                    splits,
+                    parts,
+                    plan.split_rows,
+                )?;
+                self.kernels.attention_merge(
+                    &self.stream,
+                    shape,
+                    splits,
+                    parts,
+                    positions,
+                    layer.sinks.view(),
+                    out,
+                    plan.split_rows,
+                )?;
+            }
+        }
+        if !plan.whole_tiles.is_empty() {
+            let inputs = inputs(&plan.whole_tiles);
+            // SAFETY: as above, with runs of at most 64 rows.
+            unsafe {
+                let sinks = layer.sinks.view();
+                self.kernels.attention_whole(&self.stream, shape, inputs, sinks, out)?;
+            }
+        }
+        self.linear(rows, &layer.o, arena.attention.view(), arena.x.view(), Store::Add)
+    }
+
+    fn experts(&self, plan: &Plan, layer: &DeviceLayer) -> Result<(), GpuError> {
+        let (arena, config, rows) = (&self.arena, &self.config, plan.rows);
+        let (stream, kernels) = (&self.stream, &self.kernels);
+        let (experts, top_k) = (config.num_local_experts, config.num_experts_per_tok);
+        let hidden = config.hidden_size;
+        let routing = Routing { rows, experts, top_k };
+        let slots = routing.assignments();
+        let path = if slots <= 16 * experts { ExpertPath::Skinny } else { ExpertPath::Tile };
+        let tiles = routing.max_tiles(path, kernels.family());
+
+        let t = arena.t.slice(..tiled_len(rows, hidden));
+        let residual = arena.x.slice(..rows * hidden);
+        kernels.rmsnorm_tiled(stream, residual, layer.mlp_norm.view(), t, config.rms_norm_eps)?;
+        self.linear(rows, &layer.router, arena.t.view(), arena.router.view(), Store::Replace)?;
+        let ids = arena.ids.slice(..slots);
+        let weights = arena.weights.slice(..slots);
+        let logits = arena.router.slice(..rows * experts);
+        kernels.moe_route(stream, routing, logits, ids, weights)?;
+        let sorted = Sorted {
+            assignment_of: arena.assignment_of.slice(..slots),
+            slot_of: arena.slot_of.slice(..slots),
+            tiles: arena.tiles.slice(..tiles * shared::kernels::moe::TILE_WORDS as usize),
+            num_tiles: arena.num_tiles.view(),
+        };
+        fn view(experts: &DeviceExperts) -> ExpertWeights<'_> {
+            let DeviceExperts { format, n, k, .. } = *experts;
+            ExpertWeights { w: experts.w.view(), bias: experts.bias.view(), format, n, k }
+        }
+        let act = arena.act.slice(..tiled_len(slots, config.intermediate_size));
+        let y = arena.y.slice(..slots * hidden);
+        // SAFETY: each list is what the launch before it makes for this routing and path.
+        unsafe {
+            kernels.moe_sort(stream, routing, path, ids, sorted)?;
+            let x = match path {
+                ExpertPath::Skinny => t,
+                ExpertPath::Tile => {
+                    let gathered = arena.gathered.slice(..tiled_len(slots, hidden));
+                    kernels.moe_gather(
+                        stream,
+                        routing,
+                        hidden,
+                        t,
+                        sorted.assignment_of,
+                        gathered,
+                    )?;
+                    gathered
+                }
+            };
+            let gate_up = view(&layer.gate_up);
+            let limit = config.swiglu_limit;
+            kernels.moe_gate_up(stream, routing, path, gate_up, sorted, x, act, limit)?;
+            let down = view(&layer.down);
+            kernels.moe_down(stream, routing, path, down, sorted, act, y)?;
+            kernels.moe_combine(stream, routing, y, sorted.slot_of, weights, residual, hidden)
+        }
+    }
+
+    /// Logits of the rows that want them, a few rows at a time, and what was asked of them.
+    fn outputs(&self, plan: &Plan, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
+        let (arena, vocab) = (&self.arena, self.config.vocab_size);
+        let greedy = |want: Want| matches!(want, Want::Token(s) if s.temperature == 0.0);
+        let all_greedy = chunks.iter().all(|c| c.want == Want::Nothing || greedy(c.want));
+        let mut logits = Vec::new();
+        let mut chosen = Vec::new();
+        let count = plan.outputs.len();
+        for first in (0..count).step_by(OUTPUT_ROWS) {
+            let rows = OUTPUT_ROWS.min(count - first);
+            let start = plan.outputs.start + first;
+            let last = arena.last.slice(..tiled_len(rows, self.config.hidden_size));
+            let index = self.index(&(start..start + rows));
+            let x = arena.x.slice(..plan.rows * self.config.hidden_size);
+            let (weight, eps) = (self.weights.norm.view(), self.config.rms_norm_eps);
+            // SAFETY: the rows named are rows of this step.
+            unsafe { self.kernels.rmsnorm_tiled_rows(&self.stream, x, weight, index, last, eps)? };
+            let (w, out) = (&self.weights.unembedding, arena.logits.view());
+            self.linear(rows, w, arena.last.view(), out, Store::Replace)?;
+            if all_greedy {
+                let ids = arena.chosen.slice(..rows);
+                self.kernels.argmax(&self.stream, arena.logits.slice(..rows * vocab), ids)?;
+                chosen.extend(self.stream.read(arena.chosen.slice(..rows))?);
+            } else {
+                logits.extend(self.stream.read(arena.logits.slice(..rows * vocab))?);
+            }
+        }
+        chunks
+            .iter()
+            .zip(&plan.wanted)
+            .map(|(chunk, &(first, rows))| match chunk.want {
+                Want::Nothing => Ok(Output::Nothing),
+                Want::Token(_) if all_greedy => match chosen[first] {
+                    NOT_FINITE => Err(EngineError::Device(format!(
+                        "sequence {}: logits are not finite",
+                        chunk.seq.0
+                    ))),
+                    token => Ok(Output::Token(token)),
+                },
+                Want::Token(ref sampling) => {
+                    let row = plan.words[plan.outputs.start + first] as usize;
+                    let position = u64::from(plan.words[plan.positions.start + row]) + 1;
+                    sampling::sample(&logits[first * vocab..][..vocab], sampling, position)
+                        .map(Output::Token)
+                        .map_err(|e| EngineError::Device(format!("sequence {}: {e}", chunk.seq.0)))
+                }
+                Want::Logits => {
+                    Ok(Output::Logits(logits[first * vocab..][..rows * vocab].to_vec()))
+                }
+            })
+            .collect()
+    }
+}
