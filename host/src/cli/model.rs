@@ -240,7 +240,8 @@ impl DeviceArgs {
             engine: Box::new(engine),
             kind: String::from("cpu"),
             why,
-            precision: Precision::F32,
+            // Keys and values rounded to bf16 are beyond what an f32 engine may differ by.
+            precision: if self.kv32() { Precision::F32 } else { Precision::Bf16 },
         })
     }
 }
