@@ -4,3 +4,4 @@ pub mod ceiling;
 pub mod cpu;
 pub mod cublas;
 pub mod device;
+pub mod kernels;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
-use gptoss::bench::cpu;
+use gptoss::bench::{cpu, kernels};
+use gptoss::device_name::DeviceName;
 
 use super::Console;
 use super::args;
@@ -22,6 +23,7 @@ pub struct Args {
 enum What {
     Cpu(CpuBench),
     Emu(EmulatorBench),
+    Kernels(KernelBench),
 }
 
 /// The emulator: instructions and matrix instructions per second, and how they scale over threads.
@@ -56,11 +58,57 @@ struct CpuBench {
     json: bool,
 }
 
+/// The GPU kernels at gpt-oss-20b's shapes, as shares of a roofline measured in the same run.
+#[derive(clap::Args)]
+struct KernelBench {
+    /// Which GPU: hip, cuda, or emu:gfx1151 (small shapes, whose times mean nothing).
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+    /// Folder of code objects in place of those in this program.
+    #[arg(long, value_name = "DIR")]
+    kernels: Option<PathBuf>,
+    /// JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.what {
         What::Cpu(args) => cpu(args),
         What::Emu(args) => emulator(&args),
+        What::Kernels(args) => run_kernels(args),
     }
+}
+
+fn run_kernels(args: KernelBench) -> Result<ExitCode> {
+    let mut console = Console::stdout(None)?;
+    let options = kernels::Options { device: args.device, kernels: args.kernels };
+    let report = kernels::run(&options)?;
+    if args.json {
+        console.line(serde_json::to_string_pretty(&report)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    console.line(report.device.summary())?;
+    let copy = &report.ceilings.copy;
+    console.line(format!("copy    {:8.0} GB/s   {}", copy.gb_per_s, copy.shape))?;
+    match &report.ceilings.matrix {
+        Ok(m) => {
+            console.line(format!("matrix  {:8.0} Tflop/s {} {}", m.tflop_per_s, m.name, m.shape))?
+        }
+        Err(why) => console.line(format!("matrix  not measured: {why}"))?,
+    }
+    for kernels::Measured { result, share, bound } in &report.kernels {
+        console.line(format!(
+            "{:34} {:32} {:10.1} us {:8.0} GB/s {:8.1} Tflop/s {:5.1} % of {bound}",
+            result.name,
+            result.shape,
+            result.time.median_us,
+            result.gb_per_s,
+            result.tflop_per_s,
+            100.0 * share
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn cpu(args: CpuBench) -> Result<ExitCode> {
