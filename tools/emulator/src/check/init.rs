@@ -227,10 +227,17 @@ impl Shadow {
         let exec = wave.exec();
         let mut lanes = 0;
         let selects = matches!(inst.op, Op::V_CNDMASK_B32 | Op::V_CNDMASK_B16);
+        // The low word of a 64-bit sum needs only the low word of the addend: compilers leave the
+        // other one undefined where they use nothing else.
+        let sum = matches!(inst.op, Op::V_MAD_U64_U32 | Op::V_MAD_I64_I32);
+        let high = match inst.src[2] {
+            Src::V(r) if sum => self.vector[(r as usize + 1) & 255],
+            _ => 0,
+        };
         for n in 0..3 {
+            let words = if sum { 1 } else { inst.src_ty[n].registers().max(1) };
             let bad = match inst.src[n] {
-                Src::V(r) => (0..inst.src_ty[n].registers().max(1))
-                    .fold(0, |bad, k| bad | self.vector[(r as usize + k) & 255]),
+                Src::V(r) => (0..words).fold(0, |bad, k| bad | self.vector[(r as usize + k) & 255]),
                 Src::S(r) if inst.src_ty[n] == crate::isa::Ty::M => self.scalar[r as usize & 127],
                 Src::S(r) if self.scalar[r as usize & 127] != 0 => u32::MAX,
                 _ => 0,
@@ -255,10 +262,11 @@ impl Shadow {
         }
         inst.writes(|register| match register {
             Register::V(r) => {
+                let lanes = if r as usize == inst.dst as usize { lanes } else { lanes | high };
                 let old = &mut self.vector[r as usize];
                 *old = *old & !exec | lanes & exec;
             }
-            Register::S(r) => self.scalar[r as usize & 127] = lanes & exec,
+            Register::S(r) => self.scalar[r as usize & 127] = (lanes | high) & exec,
         });
         Ok(())
     }
