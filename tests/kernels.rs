@@ -3,6 +3,8 @@
 //! Outputs are poisoned and guarded, cases are named by the edge they walk, and on the emulator
 //! every checker is on.
 
+/// Attention over the paged cache.
+mod attention;
 /// axpy, RMSNorm, softmax, transpose, scan, histogram.
 mod basics;
 /// Dense products: bf16 and MXINT8 weights.

@@ -8,11 +8,11 @@
 /// Half a unit in the last place of an f32, relative.
 pub const U: f64 = 1.0 / (1 << 24) as f64;
 /// The error of an approximating instruction, in units of [`U`].
-const INSTRUCTION: f64 = 4.0;
+pub(crate) const INSTRUCTION: f64 = 4.0;
 /// Room for the second-order terms that the bounds leave out.
-const SECOND_ORDER: f64 = 1.01;
+pub(crate) const SECOND_ORDER: f64 = 1.01;
 /// Results below the smallest normal f32 may be flushed to zero.
-const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
+pub(crate) const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
 
 /// A value and how far a kernel's may be from it.
 #[derive(Clone, Copy, Debug)]
