@@ -1,389 +1,320 @@
-//! `gptoss bench kernels`: each kernel at gpt-oss's shapes, against ceilings of the same run.
+//! `gptoss bench kernels`: every kernel of the model at the sizes of gpt-oss-20b, beside the
+//! ceilings measured in the same run.
 //!
-//! The roofline of a case is the longer of two times: its least bytes at the rate of a large copy,
-//! and its operations at the rate of the vendor's matrix product where there is one. The share is
-//! that time over the kernel's. Weights are random and rotate over sets that exceed the cache.
+//! Launches are recorded into a graph, so that the host's launch latency does not show, and rotate
+//! over buffers past the last-level cache, so that weights and pages come from memory. Inputs are
+//! random: zeros draw less power and clock higher. A kernel's share is the time that its bytes at
+//! the copy bandwidth or its operations at the matrix rate would take, whichever is longer, over
+//! the time it takes.
 
-use std::path::PathBuf;
+mod attention;
+mod linear;
+mod moe;
+mod rows;
 
+use std::fmt;
+
+use bytemuck::Pod;
 use serde::Serialize;
-use shared::block::{ROWS, STEP, tiled_len};
-use shared::kernels::attention::{WHOLE_ROWS, max_splits};
-use shared::kv;
+use shared::philox::{philox4x32, uniform};
 
-use super::ceiling::{self, Ceilings, random_bf16};
-use super::device::{self, Method, sets, time};
-use crate::device_name::DeviceName;
-use crate::gpu::launch::attention::{Attention, AttentionShape};
-use crate::gpu::launch::linear::{DenseFormat, Linear, LinearPath, LinearShape, Store};
-use crate::gpu::launch::moe::{ExpertFormat, ExpertPath, ExpertWeights, Routing, Sorted};
-use crate::gpu::{self, Api, DeviceBuffer, GpuError, Kernels, Opened, Properties, Stream};
-use crate::kernels::{KernelsError, code_object};
+use super::ceiling::{self, Ceilings};
+use super::device::{self, Method, Time};
+use crate::gpu::{Api, Device, DeviceBuffer, GpuError, Kernels, Stream};
+
+/// Launches in a recorded graph, at least.
+const RECORDED: usize = 20;
 
 /// What to measure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The device; the first of several.
-    pub device: DeviceName,
-    /// Folder of code objects in place of the embedded ones.
-    pub kernels: Option<PathBuf>,
+    /// Only kernels whose name contains this.
+    pub kernel: Option<String>,
+    /// Small shapes and few samples: shows that everything runs, and times mean nothing.
+    pub quick: bool,
 }
 
-/// Why there is no measurement.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelBenchError {
-    /// No device, or it failed.
-    #[error(transparent)]
-    Gpu(#[from] GpuError),
-    /// No code for it.
-    #[error(transparent)]
-    Kernels(Box<KernelsError>),
-    /// The name came to the CPU.
-    #[error("kernels are measured on a GPU: {0}")]
-    Cpu(String),
+/// The sizes of a model, and of what it is asked.
+struct Sizes {
+    hidden: usize,
+    units: usize,
+    kv_heads: usize,
+    group: usize,
+    head_dim: usize,
+    experts: usize,
+    top_k: usize,
+    vocab: usize,
+    /// Rows of a step of decode, one per sequence.
+    decode: &'static [usize],
+    /// Rows of a step of prefill.
+    prefill: &'static [usize],
+    /// Tokens each decoding sequence has.
+    contexts: &'static [usize],
+    window: usize,
 }
 
-/// One case against its roofline.
+impl Sizes {
+    const GPT_OSS_20B: Sizes = Sizes {
+        hidden: 2880,
+        units: 2880,
+        kv_heads: 8,
+        group: 8,
+        head_dim: 64,
+        experts: 32,
+        top_k: 4,
+        vocab: 201_088,
+        decode: &[1, 16, 64],
+        prefill: &[1024, 4096],
+        contexts: &[1024, 8192],
+        window: 128,
+    };
+    const QUICK: Sizes = Sizes {
+        hidden: 96,
+        units: 64,
+        kv_heads: 2,
+        group: 3,
+        head_dim: 32,
+        experts: 5,
+        top_k: 2,
+        vocab: 257,
+        decode: &[1, 17],
+        prefill: &[65],
+        contexts: &[70],
+        window: 16,
+    };
+
+    fn heads(&self) -> usize {
+        self.kv_heads * self.group
+    }
+
+    fn all_rows(&self) -> impl Iterator<Item = usize> {
+        self.decode.iter().chain(self.prefill).copied()
+    }
+}
+
+/// One kernel at one shape.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
-    /// Work, time and rates.
+    /// Work and time.
     #[serde(flatten)]
     pub result: device::Result,
-    /// Roofline over time, 0 to 1.
+    /// Share of the ceiling, 1 at best.
     pub share: f64,
-    /// Which ceiling is the roofline: `copy` or `matrix`.
-    pub bound: &'static str,
+    /// The ceiling that limits it.
+    pub limit: Limit,
 }
 
-/// Everything measured on one device.
+/// What keeps a kernel from being faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Limit {
+    /// The copy bandwidth.
+    Copy,
+    /// The matrix rate.
+    Matrix,
+}
+
+impl Measured {
+    fn new(result: device::Result, ceilings: &Ceilings) -> Measured {
+        let copy = result.bytes / (ceilings.copy.gb_per_s * 1e9);
+        let matrix = match &ceilings.matrix {
+            Ok(matrix) => result.flops / (matrix.tflop_per_s * 1e12),
+            Err(_) => 0.0,
+        };
+        let (limit, seconds) =
+            if matrix > copy { (Limit::Matrix, matrix) } else { (Limit::Copy, copy) };
+        Measured { share: seconds / (result.time.median_us * 1e-6), result, limit }
+    }
+}
+
+/// All that was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The device.
-    pub device: Properties,
-    /// How it was measured.
-    pub method: Method,
-    /// The ceilings.
+    pub device: String,
+    /// The ceilings of this run.
     pub ceilings: Ceilings,
-    /// Every case.
+    /// Kernel by kernel.
     pub kernels: Vec<Measured>,
 }
 
-/// Shapes to measure.
-struct Shapes {
-    /// Name, outputs, inputs.
-    dense: &'static [(&'static str, usize, usize)],
-    experts: usize,
-    hidden: usize,
-    rows: &'static [usize],
-    prefill_rows: usize,
-    contexts: &'static [usize],
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.device)?;
+        writeln!(f, "copy, read and written: {:.0} GB/s", self.ceilings.copy.gb_per_s)?;
+        match &self.ceilings.matrix {
+            Ok(matrix) => {
+                writeln!(f, "{} {}: {:.1} Tflop/s", matrix.name, matrix.shape, matrix.tflop_per_s)?;
+            }
+            Err(why) => writeln!(f, "no matrix rate: {why}")?,
+        }
+        writeln!(
+            f,
+            "{:<26} {:<32} {:>10} {:>9} {:>9} {:>9} {:>8} {:>8}  share of",
+            "kernel", "shape", "median us", "q1", "q3", "MB", "GB/s", "Tflop/s"
+        )?;
+        for Measured { result, share, limit } in &self.kernels {
+            let limit = match limit {
+                Limit::Copy => "copy",
+                Limit::Matrix => "matrix",
+            };
+            writeln!(
+                f,
+                "{:<26} {:<32} {:>10.2} {:>9.2} {:>9.2} {:>9.2} {:>8.0} {:>8.1}  {:.1} % {limit}",
+                result.name,
+                result.shape,
+                result.time.median_us,
+                result.time.q1_us,
+                result.time.q3_us,
+                result.bytes / 1e6,
+                result.gb_per_s,
+                result.tflop_per_s,
+                100.0 * share,
+            )?;
+        }
+        Ok(())
+    }
 }
 
-/// gpt-oss-20b.
-const REAL: Shapes = Shapes {
-    dense: &[("qkv", 5120, 2880), ("attention output", 2880, 4096), ("unembedding", 201_088, 2880)],
-    experts: 32,
-    hidden: 2880,
-    rows: &[1, 16, 64, 1024, 4096],
-    prefill_rows: 4096,
-    contexts: &[1024, 8192],
-};
-
-/// Small enough for the emulator, whose times mean nothing.
-const SMALL: Shapes = Shapes {
-    dense: &[("dense", 80, 96)],
-    experts: 4,
-    hidden: 64,
-    rows: &[1, 17],
-    prefill_rows: 16,
-    contexts: &[130],
-};
-
-const TOP_K: usize = 4;
-const KV_HEADS: usize = 8;
-const GROUP: usize = 8;
-const HEAD_DIM: usize = 64;
-
-/// Measures everything.
-pub fn run(options: &Options) -> Result<Report, KernelBenchError> {
-    let device = match gpu::open(&options.device)? {
-        Opened::Gpus { devices, .. } => devices.into_iter().next(),
-        Opened::Cpu { why } => return Err(KernelBenchError::Cpu(why)),
+/// Measures the ceilings and every kernel asked for.
+///
+/// # Errors
+///
+/// What the driver refuses, and a name that no kernel measured here contains.
+pub fn run(kernels: &Kernels, options: &Options) -> Result<Report, GpuError> {
+    let device = kernels.device();
+    let quick = options.quick || device.api() == Api::Emulator;
+    let (method, sizes) = match quick {
+        true => (Method::SMOKE, Sizes::QUICK),
+        false => (Method::default(), Sizes::GPT_OSS_20B),
     };
-    let device = device.ok_or_else(|| KernelBenchError::Cpu("no device".to_owned()))?;
-    let arch = &device.properties().arch;
-    let code = code_object(arch, options.kernels.as_deref())
-        .map_err(|error| KernelBenchError::Kernels(Box::new(error)))?;
-    let kernels = Kernels::load(&device, arch, &code)?;
-    let emulated = device.api() == Api::Emulator;
-    let (shapes, method) =
-        if emulated { (SMALL, Method::SMOKE) } else { (REAL, Method::default()) };
-    let ceilings = ceiling::measure(&device, method)?;
-    let stream = Stream::new(&device)?;
-    let bench = Bench { kernels: &kernels, stream: &stream, method };
-    let mut measured = Vec::new();
-    let mut add = |result| measured.push(against(&ceilings, result));
-    for &rows in shapes.rows {
-        for &(name, n, k) in shapes.dense {
-            if n > 100_000 && rows > 64 {
-                continue; // logits are computed for sampling rows only
-            }
-            for format in [DenseFormat::Bf16, DenseFormat::Mxint8] {
-                add(bench.linear(name, LinearShape { n, rows, k }, format)?);
-            }
-        }
-        let routing = Routing { rows, experts: shapes.experts, top_k: TOP_K };
-        bench.experts(routing, shapes.hidden)?.into_iter().for_each(&mut add);
+    let stream = Stream::new(device)?;
+    let ceilings = ceiling::measure(device, method)?;
+    let only = options.kernel.clone();
+    let mut bench = Bench { stream: &stream, kernels, method, sizes, quick, only, results: vec![] };
+    rows::measure(&mut bench)?;
+    linear::measure(&mut bench)?;
+    attention::measure(&mut bench)?;
+    moe::measure(&mut bench)?;
+    if let (Some(name), true) = (&options.kernel, bench.results.is_empty()) {
+        return Err(GpuError::Refused(format!(
+            "--kernel {name}: no kernel of the model is named so"
+        )));
     }
-    for &context in shapes.contexts {
-        for &rows in shapes.rows.iter().filter(|&&rows| rows <= 64) {
-            add(bench.decode_attention(rows, context)?);
-        }
-    }
-    add(bench.prefill_attention(shapes.prefill_rows)?);
-    let device = device.properties().clone();
-    Ok(Report { device, method, ceilings, kernels: measured })
+    let kernels = bench.results.into_iter().map(|r| Measured::new(r, &ceilings)).collect();
+    let device = format!("{} ({})", device.properties().name, device.properties().arch);
+    Ok(Report { device, ceilings, kernels })
 }
 
-fn against(ceilings: &Ceilings, result: device::Result) -> Measured {
-    let copy = result.gb_per_s / ceilings.copy.gb_per_s;
-    let matrix = ceilings.matrix.as_ref().map_or(0.0, |m| result.tflop_per_s / m.tflop_per_s);
-    let (share, bound) = if copy >= matrix { (copy, "copy") } else { (matrix, "matrix") };
-    Measured { result, share, bound }
-}
-
+/// A run.
 struct Bench<'a> {
-    kernels: &'a Kernels,
     stream: &'a Stream,
+    kernels: &'a Kernels,
     method: Method,
+    sizes: Sizes,
+    quick: bool,
+    only: Option<String>,
+    results: Vec<device::Result>,
 }
 
 impl Bench<'_> {
-    /// `bytes` of random weights: bf16 values made on the host, repeated by copies on the device.
-    /// Packed formats take the same bytes: the time does not depend on what they decode to.
-    fn random(&self, bytes: usize, seed: u32) -> Result<DeviceBuffer<u8>, GpuError> {
-        const PATTERN: usize = 1 << 20;
-        let buffer = DeviceBuffer::<u8>::new(self.stream.device(), bytes)?;
-        let values: Vec<u16> = random_bf16(PATTERN / 2, seed);
-        let pattern: &[u8] = bytemuck::cast_slice(&values);
-        let first = PATTERN.min(bytes);
-        self.stream.upload(buffer.slice(..first), &pattern[..first])?;
-        let mut filled = first;
-        while filled < bytes {
-            let next = filled.min(bytes - filled);
-            self.stream.copy(buffer.slice(filled..filled + next), buffer.slice(..next))?;
-            filled += next;
+    /// Whether the kernel was asked for.
+    fn wants(&self, kernel: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| kernel.contains(only.as_str()))
+    }
+
+    fn device(&self) -> &Device {
+        self.stream.device()
+    }
+
+    /// Sets of buffers to rotate over.
+    fn sets(&self, bytes_per_set: usize) -> Result<usize, GpuError> {
+        match self.quick {
+            true => Ok(2),
+            false => device::sets(self.device(), bytes_per_set as u64),
         }
+    }
+
+    /// Times `launch(set)` over `sets` sets of buffers; `bytes` and `flops` are those of a launch.
+    fn measure(
+        &mut self,
+        name: &str,
+        shape: String,
+        [bytes, flops]: [usize; 2],
+        sets: usize,
+        launch: impl Fn(usize) -> Result<(), GpuError>,
+    ) -> Result<(), GpuError> {
+        if !self.wants(name) {
+            return Ok(());
+        }
+        let stream = self.stream;
+        // Once outside the recording: a driver may load a kernel when it is first launched.
+        launch(0)?;
+        stream.synchronize()?;
+        let least = if self.quick { 1 } else { RECORDED };
+        let launches = least.next_multiple_of(sets);
+        let graph = stream.capture(|| (0..launches).try_for_each(|i| launch(i % sets)))?;
+        // SAFETY: the buffers of the recorded launches are borrowed by `launch`, which lives as
+        // long as this function, and every sample waits for its end.
+        let time = device::time(stream, self.method, |_| unsafe { graph.launch(stream) })?;
+        stream.synchronize()?;
+        let each = launches as f64;
+        let time = Time {
+            q1_us: time.q1_us / each,
+            median_us: time.median_us / each,
+            q3_us: time.q3_us / each,
+            launches: time.launches * launches,
+            ..time
+        };
+        self.results.push(device::Result::new(name, shape, time, bytes as f64, flops as f64));
+        Ok(())
+    }
+
+    /// `len` elements on the device: `pattern`, over and over.
+    fn repeated<T: Pod>(&self, pattern: &[T], len: usize) -> Result<DeviceBuffer<T>, GpuError> {
+        let buffer = DeviceBuffer::new(self.device(), len)?;
+        let mut done = pattern.len().min(len);
+        self.stream.upload(buffer.slice(..done), &pattern[..done])?;
+        while done < len {
+            let more = done.min(len - done);
+            self.stream.copy(buffer.slice(done..done + more), buffer.slice(..more))?;
+            done += more;
+        }
+        self.stream.synchronize()?;
         Ok(buffer)
     }
 
-    fn zeros<T: bytemuck::Pod>(&self, len: usize) -> Result<DeviceBuffer<T>, GpuError> {
-        let buffer = DeviceBuffer::new(self.stream.device(), len)?;
-        self.stream.fill(buffer.view(), 0)?;
-        Ok(buffer)
+    /// Random bf16 in [-1, 1).
+    fn bf16(&self, len: usize) -> Result<DeviceBuffer<u16>, GpuError> {
+        self.repeated(&ceiling::random_bf16(PATTERN, 1), len)
     }
 
-    fn activations(&self, rows: usize, k: usize) -> Result<DeviceBuffer<u16>, GpuError> {
-        self.stream.buffer_from(&random_bf16(tiled_len(rows, k), 9))
+    /// Random f32 in [-1, 1).
+    fn f32(&self, len: usize) -> Result<DeviceBuffer<f32>, GpuError> {
+        let values: Vec<f32> = words(PATTERN, 2).map(|word| 2.0 * uniform(word) - 1.0).collect();
+        self.repeated(&values, len)
     }
 
-    fn linear(
-        &self,
-        name: &str,
-        shape: LinearShape,
-        format: DenseFormat,
-    ) -> Result<device::Result, GpuError> {
-        let LinearShape { n, rows, k } = shape;
-        let bytes = format.bytes(n, k);
-        let sets = sets(self.stream.device(), bytes as u64)?;
-        let w = self.random(sets * bytes, 1)?;
-        let x = self.activations(rows, k)?;
-        let bias = self.zeros(n)?;
-        let out = self.zeros(rows * n)?;
-        let path = LinearPath::for_rows(rows);
-        let time = time(self.stream, self.method, |i| {
-            let at = i % sets * bytes;
-            let w = w.slice(at..at + bytes);
-            let (x, bias, out) = (x.view(), bias.view(), out.view());
-            let buffers = Linear { w, format, x, bias, out };
-            self.kernels.linear(self.stream, path, shape, Store::Replace, buffers)
-        })?;
-        let moved = bytes + 2 * rows * k + 4 * n + 4 * rows * n;
-        let flops = 2.0 * (n * rows * k) as f64;
-        let name = format!("{name} {format:?} {path:?}");
-        let shape = format!("{rows} x {n} x {k}");
-        Ok(device::Result::new(&name, shape, time, moved as f64, flops))
-    }
-
-    /// Both products of a layer, tokens spread evenly over the experts.
-    fn experts(&self, routing: Routing, hidden: usize) -> Result<Vec<device::Result>, GpuError> {
-        let path = match routing.assignments() <= 16 * routing.experts {
-            true => ExpertPath::Skinny,
-            false => ExpertPath::Tile,
-        };
-        let assignments = routing.assignments();
-        let ids: Vec<u32> = (0..assignments).map(|i| (i % routing.experts) as u32).collect();
-        let ids = self.stream.buffer_from(&ids)?;
-        let assignment_of = self.zeros(assignments)?;
-        let slot_of = self.zeros(assignments)?;
-        let tiles = self.zeros(3 * routing.max_tiles(path, self.kernels.family()))?;
-        let num_tiles = self.zeros(1)?;
-        let sorted = Sorted {
-            assignment_of: assignment_of.view(),
-            slot_of: slot_of.view(),
-            tiles: tiles.view(),
-            num_tiles: num_tiles.view(),
-        };
-        // SAFETY: the ids are below the number of experts.
-        unsafe { self.kernels.moe_sort(self.stream, routing, path, ids.view(), sorted)? };
-
-        let x = self.activations(routing.rows, hidden)?;
-        let gathered = self.zeros::<u16>(tiled_len(assignments, hidden))?;
-        let act = self.zeros::<u16>(tiled_len(assignments, hidden))?;
-        let y = self.zeros::<f32>(assignments * hidden)?;
-        let gate_up = self.product(routing, "gate_up", path, [2 * hidden, hidden], |weights| {
-            // SAFETY: the order is of this routing and path.
-            unsafe {
-                let x = match path {
-                    ExpertPath::Skinny => x.view(),
-                    ExpertPath::Tile => {
-                        let (from, to) = (sorted.assignment_of, gathered.view());
-                        self.kernels.moe_gather(
-                            self.stream,
-                            routing,
-                            hidden,
-                            x.view(),
-                            from,
-                            to,
-                        )?;
-                        to
-                    }
-                };
-                let act = act.view();
-                self.kernels.moe_gate_up(self.stream, routing, path, weights, sorted, x, act, 7.0)
+    /// Random blocks of weights: bytes of any value, after 16 scales near one if there are any.
+    fn blocks(&self, step: usize, scales: bool, len: usize) -> Result<DeviceBuffer<u8>, GpuError> {
+        const SCALE: u8 = 120;
+        if !scales {
+            return self.repeated(bytemuck::cast_slice(&ceiling::random_bf16(PATTERN, 3)), len);
+        }
+        let mut bytes: Vec<u8> = words(64 * step, 4).map(|word| (word >> 24) as u8).collect();
+        for block in bytes.chunks_exact_mut(step) {
+            for scale in &mut block[..16] {
+                *scale = SCALE + *scale % 4;
             }
-        })?;
-        let down = self.product(routing, "down", path, [hidden, hidden], |weights| {
-            let (act, y) = (act.view(), y.view());
-            // SAFETY: the order is of this routing and path.
-            unsafe { self.kernels.moe_down(self.stream, routing, path, weights, sorted, act, y) }
-        })?;
-        Ok(vec![gate_up, down])
-    }
-
-    /// Times one product of the experts over rotating MXFP4 weights `[experts, n, k]`.
-    fn product(
-        &self,
-        routing: Routing,
-        name: &str,
-        path: ExpertPath,
-        [n, k]: [usize; 2],
-        launch: impl Fn(ExpertWeights<'_>) -> Result<(), GpuError>,
-    ) -> Result<device::Result, GpuError> {
-        let format = ExpertFormat::Mxfp4;
-        let expert = n / ROWS * (k / STEP) * format.step_bytes();
-        let bytes = routing.experts * expert;
-        let visited = routing.experts.min(routing.assignments());
-        let sets = sets(self.stream.device(), (visited * expert) as u64)?;
-        let w = self.random(sets * bytes, 2)?;
-        let bias = self.zeros(routing.experts * n)?;
-        let time = time(self.stream, self.method, |i| {
-            let at = i % sets * bytes;
-            let (w, bias) = (w.slice(at..at + bytes), bias.view());
-            launch(ExpertWeights { w, bias, format, n, k })
-        })?;
-        let slots = routing.assignments();
-        let moved = visited * (expert + 4 * n) + slots * 2 * k + slots * 2 * n;
-        let flops = 2.0 * (slots * n * k) as f64;
-        let name = format!("moe {name} Mxfp4 {path:?}");
-        let shape = format!("{} rows, {} experts, {n} x {k}", routing.rows, routing.experts);
-        Ok(device::Result::new(&name, shape, time, moved as f64, flops))
-    }
-
-    /// `rows` sequences of `context` tokens, one query each: split and merge together.
-    fn decode_attention(&self, rows: usize, context: usize) -> Result<device::Result, GpuError> {
-        let shape = attention_shape(rows);
-        let pages_each = context.div_ceil(kv::PAGE);
-        let page = kv::page_len(KV_HEADS, HEAD_DIM);
-        let cache = rows * pages_each * page;
-        let sets = sets(self.stream.device(), 2 * cache as u64)?;
-        let pages = self.zeros::<u16>(sets * cache)?;
-        let table: Vec<u32> = (0..(rows * pages_each) as u32).collect();
-        let tile = |row: usize| [row * GROUP, GROUP, row * pages_each].map(|x| x as u32);
-        let tiles: Vec<u32> = (0..rows).flat_map(tile).collect();
-        let (table, tiles) = (self.stream.buffer_from(&table)?, self.stream.buffer_from(&tiles)?);
-        let positions = self.stream.buffer_from(&vec![context as u32 - 1; rows])?;
-        let q = self.stream.buffer_from(&random_bf16(shape.q_len(), 3))?;
-        let splits = max_splits(context as u32 - 1, 0) as usize;
-        let query_rows = rows * GROUP;
-        let parts = self.zeros::<f32>(shape.parts_len(query_rows, splits))?;
-        let sinks = self.zeros::<f32>(KV_HEADS * GROUP)?;
-        let out = self.zeros::<u16>(shape.out_len())?;
-        let time = time(self.stream, self.method, |i| {
-            let at = i % sets * cache;
-            let inputs = Attention {
-                q: q.view(),
-                pages: pages.slice(at..at + cache),
-                table: table.view(),
-                tiles: tiles.view(),
-                positions: positions.view(),
-            };
-            let (kernels, stream) = (self.kernels, self.stream);
-            let (parts, positions, sinks) = (parts.view(), positions.view(), sinks.view());
-            // SAFETY: one tile per sequence, whose positions all have pages, which are zero.
-            unsafe {
-                kernels.attention_split(stream, shape, inputs, splits, parts, query_rows)?;
-                let out = out.view();
-                let rows = query_rows;
-                kernels.attention_merge(stream, shape, splits, parts, positions, sinks, out, rows)
-            }
-        })?;
-        let bytes = (rows * context * 2 * KV_HEADS * HEAD_DIM * 2) as f64;
-        let flops = 4.0 * (rows * context * KV_HEADS * GROUP * HEAD_DIM) as f64;
-        let name = "decode attention";
-        Ok(device::Result::new(name, format!("{rows} x {context} tokens"), time, bytes, flops))
-    }
-
-    /// One prompt of `rows` tokens, all positions before each.
-    fn prefill_attention(&self, rows: usize) -> Result<device::Result, GpuError> {
-        let shape = attention_shape(rows);
-        let count = rows.div_ceil(kv::PAGE);
-        let pages = self.zeros::<u16>(count * kv::page_len(KV_HEADS, HEAD_DIM))?;
-        let table: Vec<u32> = (0..count as u32).collect();
-        let query_rows = (rows * GROUP) as u32;
-        let firsts = (0..query_rows).step_by(WHOLE_ROWS as usize);
-        let tiles: Vec<u32> =
-            firsts.flat_map(|at| [at, WHOLE_ROWS.min(query_rows - at), 0]).collect();
-        let positions: Vec<u32> = (0..rows as u32).collect();
-        let (table, tiles) = (self.stream.buffer_from(&table)?, self.stream.buffer_from(&tiles)?);
-        let positions = self.stream.buffer_from(&positions)?;
-        let q = self.stream.buffer_from(&random_bf16(shape.q_len(), 4))?;
-        let sinks = self.zeros::<f32>(KV_HEADS * GROUP)?;
-        let out = self.zeros::<u16>(shape.out_len())?;
-        let inputs = Attention {
-            q: q.view(),
-            pages: pages.view(),
-            table: table.view(),
-            tiles: tiles.view(),
-            positions: positions.view(),
-        };
-        let time = time(self.stream, self.method, |_| {
-            // SAFETY: the tiles are runs of the one sequence, whose positions all have pages.
-            unsafe {
-                let (sinks, out) = (sinks.view(), out.view());
-                self.kernels.attention_whole(self.stream, shape, inputs, sinks, out)
-            }
-        })?;
-        let pairs = rows as f64 * (rows as f64 + 1.0) / 2.0;
-        let flops = 4.0 * pairs * (KV_HEADS * GROUP * HEAD_DIM) as f64;
-        let bytes = (2 * rows * HEAD_DIM * 2 * (KV_HEADS * GROUP + KV_HEADS)) as f64;
-        let name = "prefill attention";
-        Ok(device::Result::new(name, format!("{rows} tokens"), time, bytes, flops))
+        }
+        self.repeated(&bytes, len)
     }
 }
 
-fn attention_shape(rows: usize) -> AttentionShape {
-    let scale = std::f32::consts::LOG2_E / (HEAD_DIM as f32).sqrt();
-    let (kv_heads, group, head_dim) = (KV_HEADS, GROUP, HEAD_DIM);
-    AttentionShape { rows, kv_heads, group, head_dim, window: None, scale }
+/// Elements that random inputs repeat: a whole number of blocks.
+const PATTERN: usize = 1 << 16;
+
+/// `len` random words.
+fn words(len: usize, seed: u32) -> impl Iterator<Item = u32> {
+    (0..len.div_ceil(4)).flat_map(move |i| philox4x32([i as u32, 0, 0, 0], [seed, 1])).take(len)
 }

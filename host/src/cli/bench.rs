@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use gptoss::bench::{cpu, kernels};
 use gptoss::device_name::DeviceName;
+use gptoss::gpu::{self, Opened};
 
 use super::Console;
 use super::args;
@@ -24,6 +25,27 @@ enum What {
     Cpu(CpuBench),
     Emu(EmulatorBench),
     Kernels(KernelBench),
+}
+
+/// Every kernel of the model at the sizes of gpt-oss-20b, beside the copy bandwidth and the matrix
+/// rate of the same run.
+#[derive(clap::Args)]
+struct KernelBench {
+    /// Where: hip:0, cuda:0 or emu:CHIP.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+    /// Only kernels whose name contains this.
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
+    /// Folder of code objects or PTX, instead of the embedded ones.
+    #[arg(long, value_name = "DIR")]
+    kernels: Option<PathBuf>,
+    /// Small shapes and few samples, as always on the emulator: times mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// The emulator: instructions and matrix instructions per second, and how they scale over threads.
@@ -58,55 +80,32 @@ struct CpuBench {
     json: bool,
 }
 
-/// The GPU kernels at gpt-oss-20b's shapes, as shares of a roofline measured in the same run.
-#[derive(clap::Args)]
-struct KernelBench {
-    /// Which GPU: hip, cuda, or emu:gfx1151 (small shapes, whose times mean nothing).
-    #[arg(long, default_value = "auto")]
-    device: DeviceName,
-    /// Folder of code objects in place of those in this program.
-    #[arg(long, value_name = "DIR")]
-    kernels: Option<PathBuf>,
-    /// JSON.
-    #[arg(long)]
-    json: bool,
-}
-
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.what {
         What::Cpu(args) => cpu(args),
         What::Emu(args) => emulator(&args),
-        What::Kernels(args) => run_kernels(args),
+        What::Kernels(args) => kernel_bench(args),
     }
 }
 
-fn run_kernels(args: KernelBench) -> Result<ExitCode> {
+fn kernel_bench(args: KernelBench) -> Result<ExitCode> {
+    let name = args.device;
+    let devices = match gpu::open(&name)? {
+        Opened::Gpus { devices, .. } => devices,
+        Opened::Cpu { why } => bail!("--device {name}: {why}; bench kernels needs a GPU"),
+    };
+    let [device] = devices.as_slice() else {
+        bail!("--device {name}: {} devices, and kernels are timed on one", devices.len());
+    };
+    let chip = &device.properties().arch;
+    let code = gptoss::kernels::code_object(chip, args.kernels.as_deref())?;
+    let loaded = gpu::Kernels::load(device, chip, &code)?;
+    let options = kernels::Options { kernel: args.kernel, quick: args.quick };
+    let report = kernels::run(&loaded, &options)?;
     let mut console = Console::stdout(None)?;
-    let options = kernels::Options { device: args.device, kernels: args.kernels };
-    let report = kernels::run(&options)?;
-    if args.json {
-        console.line(serde_json::to_string_pretty(&report)?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    console.line(report.device.summary())?;
-    let copy = &report.ceilings.copy;
-    console.line(format!("copy    {:8.0} GB/s   {}", copy.gb_per_s, copy.shape))?;
-    match &report.ceilings.matrix {
-        Ok(m) => {
-            console.line(format!("matrix  {:8.0} Tflop/s {} {}", m.tflop_per_s, m.name, m.shape))?
-        }
-        Err(why) => console.line(format!("matrix  not measured: {why}"))?,
-    }
-    for kernels::Measured { result, share, bound } in &report.kernels {
-        console.line(format!(
-            "{:34} {:32} {:10.1} us {:8.0} GB/s {:8.1} Tflop/s {:5.1} % of {bound}",
-            result.name,
-            result.shape,
-            result.time.median_us,
-            result.gb_per_s,
-            result.tflop_per_s,
-            100.0 * share
-        ))?;
+    match args.json {
+        true => console.line(serde_json::to_string_pretty(&report)?)?,
+        false => console.line(report.to_string().trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
 }
