@@ -25,7 +25,7 @@ use upload::DeviceWeights;
 use crate::engine::{Chunk, Engine, EngineError, Limits, Output, SeqId, Want};
 use crate::gpu::launch::Kernels;
 use crate::gpu::launch::linear::DenseFormat;
-use crate::gpu::{Device, DeviceBuffer, GpuError, Stream};
+use crate::gpu::{Device, DeviceBuffer, GpuError, Graph, Stream};
 use crate::kernels;
 use crate::model::Weights;
 use crate::rope;
@@ -119,6 +119,8 @@ pub struct GpuEngine {
     cache: Cache,
     /// `[max_positions, 2, head_dim / 2]`.
     rope: DeviceBuffer<f32>,
+    /// The last decode step, ready to be replayed.
+    recorded: Option<(step::Recipe, Graph)>,
 }
 
 impl GpuEngine {
@@ -150,7 +152,8 @@ impl GpuEngine {
         let mut table = rope::Table::new(&config);
         table.grow(options.max_positions);
         let rope = stream.buffer_from(table.values())?;
-        Ok(GpuEngine { config, options, stream, kernels, weights, arena, cache, rope })
+        let recorded = None;
+        Ok(GpuEngine { config, options, stream, kernels, weights, arena, cache, rope, recorded })
     }
 }
 

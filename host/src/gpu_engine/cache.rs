@@ -136,42 +136,110 @@ impl Cache {
         }
     }
 
-    /// Frees what the window has left behind, and takes pages for `tokens` more positions.
+    /// Makes sure that every one of `chunks` (a sequence and how many tokens it gains) finds its
+    /// pages, after freeing what windows have left behind; changes nothing else.
+    pub fn reserve(
+        &mut self,
+        chunks: impl Iterator<Item = (SeqId, usize)>,
+    ) -> Result<(), EngineError> {
+        let (mut full, mut windowed) = (0, 0);
+        for (seq, tokens) in chunks {
+            let Some(sequence) = self.sequences.get_mut(&seq.0) else {
+                return Err(EngineError::Invalid(format!("sequence {} is not open", seq.0)));
+            };
+            let end = sequence.len + tokens;
+            if end > sequence.max_positions {
+                return Err(EngineError::Invalid(format!(
+                    "sequence {} would hold {end} positions, expected at most {}",
+                    seq.0, sequence.max_positions
+                )));
+            }
+            let first_seen = (sequence.len + 1).saturating_sub(self.window) / PAGE;
+            while sequence.freed < first_seen.min(sequence.windowed.len()) {
+                let page = std::mem::replace(&mut sequence.windowed[sequence.freed], NO_PAGE);
+                self.windowed.free.push(page);
+                sequence.freed += 1;
+            }
+            full += end.div_ceil(PAGE) - sequence.full.len();
+            windowed += end.div_ceil(PAGE) - sequence.windowed.len();
+        }
+        for (pool, pages, of) in
+            [(&self.full, full, "full"), (&self.windowed, windowed, "windowed")]
+        {
+            let free = pool.free.len();
+            if free < pages {
+                return Err(EngineError::OutOfCache(format!(
+                    "{pages} pages of {PAGE} positions for {of} layers, {free} are free"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the pages of `tokens` more positions, which [`Cache::reserve`] has found.
     pub fn extend(&mut self, seq: SeqId, tokens: usize) -> Result<Place, EngineError> {
         let Some(sequence) = self.sequences.get_mut(&seq.0) else {
             return Err(EngineError::Invalid(format!("sequence {} is not open", seq.0)));
         };
         let (start, end) = (sequence.len, sequence.len + tokens);
-        if end > sequence.max_positions {
-            return Err(EngineError::Invalid(format!(
-                "sequence {} would hold {end} positions, expected at most {}",
-                seq.0, sequence.max_positions
-            )));
-        }
-        let first_seen = (start + 1).saturating_sub(self.window) / PAGE;
-        while sequence.freed < first_seen.min(sequence.windowed.len()) {
-            let page = std::mem::replace(&mut sequence.windowed[sequence.freed], NO_PAGE);
-            self.windowed.free.push(page);
-            sequence.freed += 1;
-        }
         let blocks = end.div_ceil(PAGE);
-        let (more_full, more_windowed) =
-            (blocks - sequence.full.len(), blocks - sequence.windowed.len());
-        for (pool, more, of) in
-            [(&self.full, more_full, "full"), (&self.windowed, more_windowed, "windowed")]
+        for (pages, pool) in
+            [(&mut sequence.full, &mut self.full), (&mut sequence.windowed, &mut self.windowed)]
         {
-            if pool.free.len() < more {
-                return Err(EngineError::OutOfCache(format!(
-                    "{more} pages of {PAGE} positions for {of} layers, {} are free",
-                    pool.free.len()
-                )));
-            }
+            let at = (pool.free.len() + pages.len()).saturating_sub(blocks);
+            pages.extend(pool.free.drain(at..).rev());
         }
-        let at = self.full.free.len() - more_full;
-        sequence.full.extend(self.full.free.drain(at..).rev());
-        let at = self.windowed.free.len() - more_windowed;
-        sequence.windowed.extend(self.windowed.free.drain(at..).rev());
         sequence.len = end;
         Ok(Place { start, full: sequence.full.clone(), windowed: sequence.windowed.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(full: usize, windowed: usize) -> Cache {
+        Cache {
+            layers: Vec::new(),
+            full: Pool::new(full),
+            windowed: Pool::new(windowed),
+            window: 128,
+            max_sequences: 4,
+            sequences: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    #[test]
+    fn windowed_pages_return_behind_the_window() {
+        let mut cache = cache(16, 4);
+        let seq = cache.open(1024).unwrap();
+        for position in 0..1024 {
+            cache.reserve([(seq, 1)].into_iter()).unwrap();
+            let place = cache.extend(seq, 1).unwrap();
+            assert_eq!(place.start, position);
+            let first = (position + 1).saturating_sub(128) / PAGE;
+            let mut live = place.windowed[first..].to_vec();
+            live.sort_unstable();
+            live.dedup();
+            assert_eq!(live.len(), position / PAGE + 1 - first, "pages are shared");
+        }
+        assert_eq!(cache.full.free.len(), 0);
+        cache.close(seq);
+        assert_eq!((cache.full.free.len(), cache.windowed.free.len()), (16, 4));
+    }
+
+    #[test]
+    fn a_refused_step_changes_nothing() {
+        let mut cache = cache(3, 3);
+        let (a, b) = (cache.open(192).unwrap(), cache.open(192).unwrap());
+        let refused = cache.reserve([(a, 128), (b, 128)].into_iter());
+        assert!(matches!(refused, Err(EngineError::OutOfCache(_))));
+        assert_eq!(cache.full.free.len(), 3);
+        let refused = cache.reserve([(a, 193)].into_iter());
+        assert!(matches!(refused, Err(EngineError::Invalid(_))));
+        cache.reserve([(a, 128), (b, 64)].into_iter()).unwrap();
+        assert_eq!(cache.extend(a, 128).unwrap().start, 0);
+        assert_eq!(cache.extend(b, 64).unwrap().full.len(), 1);
     }
 }

@@ -50,6 +50,7 @@ impl Plan {
         cache: &mut Cache,
         chunks: &[Chunk<'_>],
     ) -> Result<Plan, EngineError> {
+        cache.reserve(chunks.iter().map(|chunk| (chunk.seq, chunk.tokens.len())))?;
         let group = config.group_size();
         let few = |chunk: &Chunk<'_>| {
             chunk.tokens.len() == 1 || chunk.tokens.len() * group <= SPLIT_ROWS as usize
@@ -127,6 +128,49 @@ impl Plan {
     }
 }
 
+/// What the launches of a decode step depend on, beside the content of the index buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recipe {
+    rows: usize,
+    split_rows: usize,
+    spans: [Span; 8],
+    splits: [usize; 2],
+}
+
+impl Plan {
+    /// The recipe of a step of single tokens, all greedy; `None` for other steps, which are long
+    /// enough to be launched one kernel at a time.
+    fn recipe(&self, config: &ModelConfig, chunks: &[Chunk<'_>]) -> Option<Recipe> {
+        let single = chunks.iter().all(|chunk| chunk.tokens.len() == 1);
+        let few = (1..=OUTPUT_ROWS).contains(&self.outputs.len());
+        if !single || !few || !all_greedy(chunks) {
+            return None;
+        }
+        let ([full, windowed], [table, window_table]) = (&self.page_of, &self.tables);
+        let spans = [
+            &self.tokens,
+            &self.positions,
+            full,
+            windowed,
+            table,
+            window_table,
+            &self.split_tiles,
+            &self.outputs,
+        ];
+        Some(Recipe {
+            rows: self.rows,
+            split_rows: self.split_rows,
+            spans: spans.map(Span::clone),
+            splits: [None, Some(config.sliding_window)].map(|window| self.splits(window)),
+        })
+    }
+
+    /// Splits of the step's queries in a layer of this window.
+    fn splits(&self, window: Option<usize>) -> usize {
+        max_splits(self.last_position as u32, window.unwrap_or(0) as u32) as usize
+    }
+}
+
 impl From<GpuError> for EngineError {
     fn from(error: GpuError) -> EngineError {
         EngineError::Device(error.to_string())
@@ -142,7 +186,7 @@ impl From<GpuEngineError> for EngineError {
 impl GpuEngine {
     /// Runs a planned step.
     pub(super) fn run(
-        &self,
+        &mut self,
         plan: &Plan,
         chunks: &[Chunk<'_>],
     ) -> Result<Vec<Output>, EngineError> {
@@ -150,9 +194,16 @@ impl GpuEngine {
             return Ok(Vec::new());
         }
         let indices = self.arena.indices.slice(..plan.words.len());
-        // SAFETY: `plan` outlives the copy: every path below synchronises before it returns it.
+        // SAFETY: `plan` outlives the copy: every path below synchronises before it returns.
         unsafe { self.stream.upload_async(indices, &plan.words)? };
-        let outputs = self.queue(plan).and_then(|()| self.outputs(plan, chunks));
+        let outputs = match plan.recipe(&self.config, chunks) {
+            Some(recipe) => self.replay(plan, recipe).and_then(|ids| answers(plan, chunks, &ids)),
+            None => self.queue(plan).map_err(EngineError::from).and_then(|()| {
+                let outputs = self.outputs(plan, chunks);
+                self.stream.synchronize()?;
+                outputs
+            }),
+        };
         if outputs.is_err() {
             // The first error tells more than what the wait may add.
             let _ = self.stream.synchronize();
@@ -160,12 +211,32 @@ impl GpuEngine {
         outputs
     }
 
+    /// Runs a step whose launches are those of the step before, by replaying them: at one token a
+    /// step, launching some three hundred kernels would take as long as running them.
+    fn replay(&mut self, plan: &Plan, recipe: Recipe) -> Result<Vec<u32>, EngineError> {
+        let rows = plan.outputs.len();
+        if self.recorded.as_ref().is_none_or(|(known, _)| *known != recipe) {
+            let work = || {
+                self.queue(plan)?;
+                self.logits(plan, 0, rows)?;
+                self.greedy(rows)
+            };
+            let graph = self.stream.capture(work)?;
+            self.recorded = Some((recipe, graph));
+        }
+        if let Some((_, graph)) = &self.recorded {
+            // SAFETY: the graph uses buffers and kernels of this engine only.
+            unsafe { graph.launch(&self.stream)? };
+        }
+        Ok(self.stream.read(self.arena.chosen.slice(..rows))?)
+    }
+
     fn index(&self, span: &Span) -> DeviceSlice<'_, u32> {
         self.arena.indices.slice(span.clone())
     }
 
     /// Queues everything up to the residual stream after the last layer.
-    fn queue(&self, plan: &Plan) -> Result<(), EngineError> {
+    fn queue(&self, plan: &Plan) -> Result<(), GpuError> {
         let (arena, hidden) = (&self.arena, self.config.hidden_size);
         let (table, tokens) = (self.weights.embedding.view(), self.index(&plan.tokens));
         let x = arena.x.slice(..plan.rows * hidden);
@@ -174,9 +245,6 @@ impl GpuEngine {
         for (l, layer) in self.weights.layers.iter().enumerate() {
             self.attention(plan, l, layer)?;
             self.experts(plan, layer)?;
-        }
-        if plan.outputs.is_empty() {
-            self.stream.synchronize()?;
         }
         Ok(())
     }
@@ -241,8 +309,7 @@ impl GpuEngine {
         };
         let out = arena.attention.slice(..shape.out_len());
         if plan.split_rows > 0 {
-            let window = config.window(l).unwrap_or(0) as u32;
-            let splits = max_splits(plan.last_position as u32, window) as usize;
+            let splits = plan.splits(config.window(l));
             let parts = arena.parts.slice(..shape.parts_len(plan.split_rows, splits));
             let positions = self.index(&plan.positions);
             // SAFETY: tiles are runs of at most 16 rows, all below `split_rows`, of sequences whose
@@ -337,56 +404,83 @@ impl GpuEngine {
         }
     }
 
+    /// Queues the logits of outputs `first..first + rows`, at most [`OUTPUT_ROWS`].
+    fn logits(&self, plan: &Plan, first: usize, rows: usize) -> Result<(), GpuError> {
+        let start = plan.outputs.start + first;
+        let hidden = self.config.hidden_size;
+        let last = self.arena.last.slice(..tiled_len(rows, hidden));
+        let index = self.index(&(start..start + rows));
+        let x = self.arena.x.slice(..plan.rows * hidden);
+        let (weight, eps) = (self.weights.norm.view(), self.config.rms_norm_eps);
+        // SAFETY: the rows named are rows of this step.
+        unsafe { self.kernels.rmsnorm_tiled_rows(&self.stream, x, weight, index, last, eps)? };
+        let (w, out) = (&self.weights.unembedding, self.arena.logits.view());
+        self.linear(rows, w, self.arena.last.view(), out, Store::Replace)
+    }
+
+    /// Queues the choice of the likeliest token of each of the first `rows` rows of logits.
+    fn greedy(&self, rows: usize) -> Result<(), GpuError> {
+        let logits = self.arena.logits.slice(..rows * self.config.vocab_size);
+        self.kernels.argmax(&self.stream, logits, self.arena.chosen.slice(..rows))
+    }
+
     /// Logits of the rows that want them, a few rows at a time, and what was asked of them.
     fn outputs(&self, plan: &Plan, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
-        let (arena, vocab) = (&self.arena, self.config.vocab_size);
-        let greedy = |want: Want| matches!(want, Want::Token(s) if s.temperature == 0.0);
-        let all_greedy = chunks.iter().all(|c| c.want == Want::Nothing || greedy(c.want));
-        let mut logits = Vec::new();
-        let mut chosen = Vec::new();
-        let count = plan.outputs.len();
-        for first in (0..count).step_by(OUTPUT_ROWS) {
-            let rows = OUTPUT_ROWS.min(count - first);
-            let start = plan.outputs.start + first;
-            let last = arena.last.slice(..tiled_len(rows, self.config.hidden_size));
-            let index = self.index(&(start..start + rows));
-            let x = arena.x.slice(..plan.rows * self.config.hidden_size);
-            let (weight, eps) = (self.weights.norm.view(), self.config.rms_norm_eps);
-            // SAFETY: the rows named are rows of this step.
-            unsafe { self.kernels.rmsnorm_tiled_rows(&self.stream, x, weight, index, last, eps)? };
-            let (w, out) = (&self.weights.unembedding, arena.logits.view());
-            self.linear(rows, w, arena.last.view(), out, Store::Replace)?;
+        let vocab = self.config.vocab_size;
+        let all_greedy = all_greedy(chunks);
+        let (mut logits, mut ids) = (Vec::new(), Vec::new());
+        for first in (0..plan.outputs.len()).step_by(OUTPUT_ROWS) {
+            let rows = OUTPUT_ROWS.min(plan.outputs.len() - first);
+            self.logits(plan, first, rows)?;
             if all_greedy {
-                let ids = arena.chosen.slice(..rows);
-                self.kernels.argmax(&self.stream, arena.logits.slice(..rows * vocab), ids)?;
-                chosen.extend(self.stream.read(arena.chosen.slice(..rows))?);
+                self.greedy(rows)?;
+                ids.extend(self.stream.read(self.arena.chosen.slice(..rows))?);
             } else {
-                logits.extend(self.stream.read(arena.logits.slice(..rows * vocab))?);
+                logits.extend(self.stream.read(self.arena.logits.slice(..rows * vocab))?);
             }
         }
+        if all_greedy {
+            return answers(plan, chunks, &ids);
+        }
+        let own = |first: usize, rows: usize| &logits[first * vocab..][..rows * vocab];
         chunks
             .iter()
             .zip(&plan.wanted)
             .map(|(chunk, &(first, rows))| match chunk.want {
                 Want::Nothing => Ok(Output::Nothing),
-                Want::Token(_) if all_greedy => match chosen[first] {
-                    NOT_FINITE => Err(EngineError::Device(format!(
-                        "sequence {}: logits are not finite",
-                        chunk.seq.0
-                    ))),
-                    token => Ok(Output::Token(token)),
-                },
+                Want::Logits => Ok(Output::Logits(own(first, rows).to_vec())),
                 Want::Token(ref sampling) => {
                     let row = plan.words[plan.outputs.start + first] as usize;
                     let position = u64::from(plan.words[plan.positions.start + row]) + 1;
-                    sampling::sample(&logits[first * vocab..][..vocab], sampling, position)
+                    sampling::sample(own(first, 1), sampling, position)
                         .map(Output::Token)
                         .map_err(|e| EngineError::Device(format!("sequence {}: {e}", chunk.seq.0)))
-                }
-                Want::Logits => {
-                    Ok(Output::Logits(logits[first * vocab..][..rows * vocab].to_vec()))
                 }
             })
             .collect()
     }
+}
+
+/// Whether every chunk that wants something wants the likeliest token.
+fn all_greedy(chunks: &[Chunk<'_>]) -> bool {
+    chunks.iter().all(|chunk| match chunk.want {
+        Want::Nothing => true,
+        Want::Token(sampling) => sampling.temperature == 0.0,
+        Want::Logits => false,
+    })
+}
+
+/// The chunks' answers from the tokens chosen on the device.
+fn answers(plan: &Plan, chunks: &[Chunk<'_>], ids: &[u32]) -> Result<Vec<Output>, EngineError> {
+    chunks
+        .iter()
+        .zip(&plan.wanted)
+        .map(|(chunk, &(first, rows))| match rows {
+            0 => Ok(Output::Nothing),
+            _ if ids[first] == NOT_FINITE => {
+                Err(EngineError::Device(format!("sequence {}: logits are not finite", chunk.seq.0)))
+            }
+            _ => Ok(Output::Token(ids[first])),
+        })
+        .collect()
 }
