@@ -7,6 +7,9 @@ mod cpu;
 mod codecs;
 /// The device tests run on: `GPTOSS_TEST_DEVICE`, by default two emulated gfx1151.
 mod gpu;
+/// The GPU engine against the f64 model, and against itself bit for bit. Needs a device and its
+/// kernels.
+mod gpu_engine;
 /// Every kernel against its f64 oracle. Needs a device and its kernels.
 mod kernels;
 /// Memory, streams, events and graphs of the GPU layer. Needs a device, no kernels.

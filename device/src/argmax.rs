@@ -27,10 +27,11 @@ impl Best {
 
     #[inline(always)]
     fn and(self, other: Self) -> Self {
+        // Without short circuits: no lane branches.
         let better =
-            other.value > self.value || other.value == self.value && other.index < self.index;
+            (other.value > self.value) | ((other.value == self.value) & (other.index < self.index));
         let Self { value, index, .. } = if better { other } else { self };
-        Self { value, index, finite: self.finite && other.finite }
+        Self { value, index, finite: self.finite & other.finite }
     }
 
     /// The best of the wave, in every lane. Collective.
