@@ -110,6 +110,21 @@ pub fn assert_close(case: &str, got: &[f32], expected: &[Expected]) {
     }
 }
 
+/// A head rotated by `angles` (cosines, then sines) and rounded to bf16: two products and their
+/// sum, each rounded.
+pub fn rotated(head: &[f32], angles: &[f32]) -> Vec<Expected> {
+    let half = head.len() / 2;
+    let one = |i: usize| {
+        let (cos, sin) = (f64::from(angles[i % half]), f64::from(angles[half + i % half]));
+        let (same, other) = (f64::from(head[i]), f64::from(head[(i + half) % head.len()]));
+        let terms = [same * cos, if i < half { -other * sin } else { other * sin }];
+        let value = terms[0] + terms[1];
+        let before = SECOND_ORDER * U * (terms[0].abs() + terms[1].abs() + value.abs());
+        Expected { value, bound: before + half_ulp_bf16(value.abs() + before) }
+    };
+    (0..head.len()).map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,19 +151,4 @@ mod tests {
         let total: f64 = softmax(&[0.0, -1.0, 5.0, -300.0], 256).iter().map(|e| e.value).sum();
         assert!((total - 1.0).abs() < 1e-15, "{total}");
     }
-}
-
-/// A head rotated by `angles` (cosines, then sines) and rounded to bf16: two products and their
-/// sum, each rounded.
-pub fn rotated(head: &[f32], angles: &[f32]) -> Vec<Expected> {
-    let half = head.len() / 2;
-    let one = |i: usize| {
-        let (cos, sin) = (f64::from(angles[i % half]), f64::from(angles[half + i % half]));
-        let (same, other) = (f64::from(head[i]), f64::from(head[(i + half) % head.len()]));
-        let terms = [same * cos, if i < half { -other * sin } else { other * sin }];
-        let value = terms[0] + terms[1];
-        let before = SECOND_ORDER * U * (terms[0].abs() + terms[1].abs() + value.abs());
-        Expected { value, bound: before + half_ulp_bf16(value.abs() + before) }
-    };
-    (0..head.len()).map(one).collect()
 }
