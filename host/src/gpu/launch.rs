@@ -185,6 +185,14 @@ impl<'a> Check<'a> {
         self.size(name, value)
     }
 
+    /// A length, of any size, that a block divides.
+    pub(crate) fn whole(&self, name: &str, value: usize, of: usize) -> Result<(), GpuError> {
+        if value == 0 || !value.is_multiple_of(of) {
+            return Err(self.refuse(format!("{name} = {value}, expected a multiple of {of}")));
+        }
+        Ok(())
+    }
+
     /// A size that a block divides.
     pub(crate) fn multiple(&self, name: &str, value: usize, of: usize) -> Result<u32, GpuError> {
         if !value.is_multiple_of(of) {

@@ -103,7 +103,7 @@ struct Inputs {
 impl Attention<'_> {
     fn check(&self, check: &Check<'_>, shape: &AttentionShape) -> Result<Inputs, GpuError> {
         let page = kv::page_len(shape.kv_heads, shape.head_dim);
-        check.multiple("elements of pages", self.pages.len(), page)?;
+        check.whole("elements of pages", self.pages.len(), page)?;
         let words = TILE_WORDS as usize;
         let num_tiles = check.multiple("elements of tiles", self.tiles.len(), words)? / TILE_WORDS;
         let q = check.aligned("q", self.q, &[shape.q_len()], 16)?;

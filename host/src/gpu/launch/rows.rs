@@ -156,7 +156,7 @@ impl Kernels {
         let dim = check.multiple("head_dim", head_dim, STEP)?;
         let rows = positions.len();
         check.multiple("elements of rope", rope.len(), head_dim)?;
-        check.multiple("elements of pages", pages.len(), kv::page_len(kv_heads, head_dim))?;
+        check.whole("elements of pages", pages.len(), kv::page_len(kv_heads, head_dim))?;
         let q_len = tiled_len(rows.saturating_mul(heads / kv_heads), head_dim);
         let args = qkv_rope_kv::Args {
             qkv: check.aligned("qkv", qkv, &[rows, heads + 2 * kv_heads, head_dim], 16)?,
