@@ -195,12 +195,12 @@ fn sixty_three_neighbours_do_not_change_a_bit() {
         prompts.iter().map(|p| engine.open(p.len()).expect("there is room")).collect();
     let mut found: Vec<Vec<f32>> = vec![Vec::new(); 64];
     // All but the last token as prefill, then one step of 64 decoding rows.
-    let parts: [fn(&[u32]) -> &[u32]; 2] = [|p| &p[..p.len() - 1], |p| &p[p.len() - 1..]];
-    for part in parts {
+    for decode in [false, true] {
+        let part = |p: &[u32]| if decode { p.len() - 1..p.len() } else { 0..p.len() - 1 };
         let chunks: Vec<Chunk<'_>> = seqs
             .iter()
             .zip(&prompts)
-            .map(|(&seq, prompt)| Chunk { seq, tokens: part(prompt), want: Want::Logits })
+            .map(|(&seq, prompt)| Chunk { seq, tokens: &prompt[part(prompt)], want: Want::Logits })
             .collect();
         let outputs = engine.step(&chunks).expect("the step is valid");
         found.iter_mut().zip(outputs).for_each(|(to, output)| to.extend(logits_of(output)));
