@@ -60,11 +60,6 @@ pub struct CpuArgs {
 }
 
 impl CpuArgs {
-    /// Whether a flag asks for keys and values in f32.
-    fn kv32_asked(&self) -> bool {
-        self.kv32
-    }
-
     /// The engine's options.
     pub fn options(&self) -> CpuOptions {
         CpuOptions {
@@ -198,7 +193,7 @@ impl DeviceArgs {
             bail!("-g {gpus}: work is not shared among GPUs yet, expected 1");
         }
         let Some(device) = devices.first() else { bail!("--device {}: no device", self.device) };
-        if self.cpu.kv32_asked() {
+        if self.cpu.kv32 {
             bail!("--kv32: device {device} keeps keys and values in bf16");
         }
         let most = weights.config.max_position_embeddings;

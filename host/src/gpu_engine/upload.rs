@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 use shared::bf16;
-use shared::block::{BLOCK, Family, ROWS, STEP, tiled_len};
+use shared::block::{Family, ROWS, STEP, tiled_len};
 use shared::mxfp4::{BLOCK as MX, BLOCK_BYTES};
 
 use super::GpuEngineError;
@@ -275,8 +275,6 @@ impl Upload<'_> {
         (self.progress)(self.done, self.total);
     }
 }
-
-const _: () = assert!(BLOCK == ROWS * STEP);
 
 fn refused(tensor: &str) -> impl FnOnce(PackError) -> GpuEngineError + '_ {
     |source| GpuEngineError::Pack { tensor: tensor.to_owned(), source }
