@@ -29,8 +29,24 @@ die() {
 }
 
 # GPTOSS_PROFILE=dev takes the build that the tests have made.
+profile=${GPTOSS_PROFILE:-release}
+
+kernels() {
+    (cd "$root" && cargo run --quiet --profile "$profile" --package gptoss-device-build -- "$@")
+}
+
+# The program has the kernels embedded that were built before it. Where they cannot be built, the
+# CPU engine still runs, and a GPU is refused with what is missing.
+run_model() {
+    if [ ! -s "$root/target/kernels/index" ]; then
+        echo "run.sh: no GPU kernels yet, building them once (./run.sh build)" >&2
+        kernels >&2 || true
+    fi
+    gptoss run "$@"
+}
+
 gptoss() {
-    local profile=${GPTOSS_PROFILE:-release} folder
+    local folder
     [ "$profile" = dev ] && folder=debug || folder=$profile
     (cd "$root" && cargo build --quiet --profile "$profile" --package gptoss --bin gptoss)
     # Paths among the arguments are the caller's.
@@ -45,7 +61,8 @@ main() {
         -h | --help | help) usage ;;
         build) build "$@" ;;
         test) run_tests "$@" ;;
-        run | export | decode | synth | golden | bench | codegen | doctor) gptoss "$command" "$@" ;;
+        run) run_model "$@" ;;
+        export | decode | synth | golden | bench | codegen | doctor) gptoss "$command" "$@" ;;
         *) die "unknown command '$command', expected one of: run test build export decode synth golden bench codegen doctor" ;;
     esac
 }
@@ -59,7 +76,7 @@ build() {
                 cat <<'TEXT'
 ./run.sh build [--arch LIST]
 
-Builds the GPU kernels, and target/release/gptoss with them embedded.
+Builds the GPU kernels, and gptoss with them embedded.
   --arch LIST   chips separated by commas, or all; without it, the GPUs found here and gfx1151
 TEXT
                 return ;;
@@ -70,8 +87,8 @@ TEXT
             *) die "build: unknown argument '$1', expected --arch LIST" ;;
         esac
     done
-    cargo run --quiet --release --package gptoss-device-build -- ${arch:+--arch "$arch"}
-    cargo build --release --package gptoss --bin gptoss
+    kernels ${arch:+--arch "$arch"}
+    cargo build --profile "$profile" --package gptoss --bin gptoss
 }
 
 step() {

@@ -1,5 +1,6 @@
 //! What the program does with an engine: batches of requests, files of prompts, conversations.
 
+pub mod crosscheck;
 pub mod journal;
 pub mod prompts;
 pub mod scheduler;

@@ -1,7 +1,9 @@
-//! The real binary: modes, tools, bad input. Needs nothing; the model is `tests/data/tiny_bf16` with
-//! a tokenizer whose ids are bytes, or the built-in one.
+//! The real binary: modes, tools, bad input. Needs nothing but the kernels of gfx1151, which are
+//! built when they are not there; the model is `tests/data/tiny_bf16` with a tokenizer whose ids are
+//! bytes, or the built-in one.
 
 mod bad_input;
+mod built_in;
 mod getp;
 mod text;
 mod tools;

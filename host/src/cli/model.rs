@@ -37,6 +37,9 @@ impl ModelArgs {
     }
 }
 
+/// The device of the built-in model where there is no GPU.
+const EMULATED: &str = "emu:gfx1151";
+
 /// The model that needs no file.
 pub fn built_in() -> Arc<Weights> {
     Arc::new(synth::nano())
@@ -132,6 +135,9 @@ enum IsaArg {
     Avx512,
 }
 
+/// [`Opened::kind`] of the CPU engine.
+const CPU: &str = "cpu";
+
 /// An engine, and what has to be known beside its interface.
 pub struct Opened {
     /// The engine.
@@ -142,6 +148,13 @@ pub struct Opened {
     pub why: String,
     /// How exactly it computes.
     pub precision: Precision,
+}
+
+impl Opened {
+    /// Whether this is the CPU engine.
+    pub fn is_cpu(&self) -> bool {
+        self.kind == CPU
+    }
 }
 
 impl DeviceArgs {
@@ -178,6 +191,29 @@ impl DeviceArgs {
                 self.open_gpu(&devices, &weights, batch, positions, why)
             }
         }
+    }
+
+    /// As [`DeviceArgs::open`], but where `auto` finds no GPU it takes an emulated one: the kernels
+    /// are what the built-in model is there to show.
+    pub fn open_or_emulate(
+        &self,
+        weights: Arc<Weights>,
+        batch: usize,
+        positions: Option<usize>,
+    ) -> Result<Opened> {
+        if self.device == DeviceName::Auto
+            && let gpu::Opened::Cpu { why } = gpu::open(&self.device)?
+            && let gpu::Opened::Gpus { devices, .. } = gpu::open(&EMULATED.parse()?)?
+        {
+            return self.open_gpu(&devices, &weights, batch, positions, why);
+        }
+        self.open(weights, batch, positions)
+    }
+
+    /// The CPU engine beside another one, to compare with it.
+    pub fn open_reference(&self, weights: Arc<Weights>) -> Result<CpuEngine> {
+        let options = CpuOptions { max_sequences: 1, ..self.cpu.options() };
+        CpuEngine::new(weights, options).context("device cpu")
     }
 
     fn open_gpu(
@@ -233,7 +269,7 @@ impl DeviceArgs {
         let engine = CpuEngine::new(weights, options).context("device cpu")?;
         Ok(Opened {
             engine: Box::new(engine),
-            kind: String::from("cpu"),
+            kind: String::from(CPU),
             why,
             // Keys and values rounded to bf16 are beyond what an f32 engine may differ by.
             precision: if self.kv32() { Precision::F32 } else { Precision::Bf16 },

@@ -19,8 +19,8 @@ use super::{Console, args};
 
 /// Total positions when `-n` does not say.
 const POSITIONS: usize = 1024;
-/// The same for the built-in model, whose text is not worth waiting for.
-const BUILT_IN_POSITIONS: usize = 64;
+/// The same for the built-in model, whose text is not worth waiting for on an emulated GPU.
+const BUILT_IN_POSITIONS: usize = 24;
 /// Where the reference scripts keep their models.
 const MODEL_ROOT: &str = "MODELBIN_ROOT";
 

@@ -62,7 +62,7 @@ fn choose(
             let why = format!("auto: {} NVIDIA GPU(s); no AMD GPU: {no_hip}", devices.len());
             Opened::Gpus { devices, why }
         }
-        Err(no_cuda) => Opened::Cpu { why: format!("auto: the CPU; {no_hip}; {no_cuda}") },
+        Err(no_cuda) => Opened::Cpu { why: format!("auto: no GPU; {no_hip}; {no_cuda}") },
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use gptoss::cpu::CpuEngine;
 use gptoss::engine::{Engine, Sampling};
+use gptoss::modes::crosscheck::{self, Crosscheck};
 use gptoss::modes::journal::{self, JobKey, OutputFile};
 use gptoss::modes::scheduler::{Event, Request, Scheduler};
 use gptoss::modes::{prompts, request_seed, verify};
@@ -36,7 +39,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let prompts = prompts::parse(&input, limit).with_context(|| name.to_owned())?;
     let tokenizer = args.tokenizer()?;
     let (weights, model) = args.weights(&mut console)?;
-    let mut opened = args.device.open(weights, args.batch, args.room())?;
+    let built_in = args.checkpoint.is_none();
+    let mut opened = match built_in {
+        true => args.device.open_or_emulate(Arc::clone(&weights), args.batch, args.room())?,
+        false => args.device.open(Arc::clone(&weights), args.batch, args.room())?,
+    };
+    // What the built-in model computes on a GPU is compared with the CPU engine.
+    let compared = built_in && !opened.is_cpu() && args.temperature == 0.0;
     let engine = opened.engine.as_mut();
     console.line(format!("device: {} ({})", engine.describe(), opened.why))?;
     let positions = args.positions(engine)?;
@@ -62,7 +71,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Some(path) => OutputFile::create(path, requests.len(), &key, args.resume)?,
         None => OutputFile::stream(Box::new(std::io::stdout()), requests.len()),
     };
-    let mut job = Job { requests, output, generated: 0 };
+    let mut job = Job { requests, output, generated: 0, kept: compared.then(Vec::new) };
     let scheduler = job.infer(engine, args.batch, &mut phases, &mut console)?;
     if !scheduler.is_idle() {
         return interrupted(args.output.as_deref());
@@ -78,9 +87,42 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.profile {
         phases.print(&scheduler, &mut console)?;
     }
+    if let Some(kept) = job.kept {
+        let reference = args.device.open_reference(weights)?;
+        crosscheck(&job.requests, &kept, reference, &mut console)?;
+    }
     match (&args.output, &args.verify) {
         (Some(output), Some(reference)) => check(output, reference, &mut console),
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Compares the tokens of this run with the logits of another engine.
+fn crosscheck(
+    requests: &[Request],
+    chosen: &[(usize, Vec<u32>)],
+    mut reference: CpuEngine,
+    console: &mut Console,
+) -> Result<()> {
+    let mut found = Crosscheck::default();
+    for (id, tokens) in chosen {
+        found.add(&mut reference, *id, &requests[*id].prompt, tokens)?;
+    }
+    let (Crosscheck { tokens, equal, close, .. }, beyond) = (found, found.beyond());
+    let percent = 100.0 * crosscheck::TOLERANCE;
+    console.line(format!(
+        "check: of {tokens} tokens {equal} are what the CPU engine chooses after the same text, \
+         {close} are within {percent} % of the logits' root mean square of it, {beyond} are not \
+         (allowed: {}, for experts that nearly tie)",
+        found.allowed()
+    ))?;
+    match found.first_beyond {
+        Some((request, place)) if !found.passes() => bail!(
+            "check: {beyond} of {tokens} tokens differ from the CPU engine's, the first is token \
+             {place} of request {request}; expected at most {}",
+            found.allowed()
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -176,6 +218,8 @@ struct Job {
     output: OutputFile,
     /// Tokens of the requests that finished in this run.
     generated: usize,
+    /// Those tokens with their requests, where they are compared afterwards.
+    kept: Option<Vec<(usize, Vec<u32>)>>,
 }
 
 impl Job {
@@ -205,6 +249,9 @@ impl Job {
                     Event::Done { id, tokens } => {
                         self.generated += tokens.len();
                         report.done(self.requests[id].max_tokens - tokens.len(), console)?;
+                        if let Some(kept) = &mut self.kept {
+                            kept.push((id, tokens.clone()));
+                        }
                         phases
                             .time("output", || self.output.record(id, tokens))
                             .with_context(|| "the output is unfinished; --resume completes it")?;

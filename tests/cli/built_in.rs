@@ -1,0 +1,53 @@
+//! The built-in model on an emulated GPU, compared with the CPU engine.
+
+use std::path::PathBuf;
+
+use crate::Bench;
+
+/// The folder with the kernels of gfx1151 and of the GPUs in this machine, brought up to date.
+fn kernels() -> PathBuf {
+    let folder = device_build::default_out();
+    let found = device_build::detected_chips();
+    let names = found.iter().map(String::as_str).filter(|name| *name != "gfx1151");
+    let chips: Vec<_> =
+        names.chain(["gfx1151"]).filter_map(|n| device_build::chip(n).ok()).collect();
+    device_build::build(&chips, &folder).unwrap_or_else(|e| panic!("{e}"));
+    folder
+}
+
+fn run(bench: &Bench, flags: &[&str]) -> crate::Outcome {
+    let kernels = kernels();
+    let fixed = ["run", "--kernels", kernels.to_str().expect("an UTF-8 path"), "-t", "2"];
+    bench.run(&[&fixed[..], flags].concat())
+}
+
+#[test]
+fn auto_takes_a_gpu_or_an_emulated_one_and_checks_its_tokens() {
+    let bench = Bench::new();
+    let outcome = run(&bench, &["-n", "16"]).ok();
+    assert!(outcome.stderr.contains("(auto: "), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("device: CPU"), "{}", outcome.stderr);
+    let ids = outcome.stdout.split_whitespace().count();
+    assert!(outcome.stderr.contains(&format!("\ncheck: of {ids} tokens ")), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout.lines().count(), 2);
+}
+
+#[test]
+fn sampled_tokens_and_the_cpu_engines_own_are_not_checked() {
+    let bench = Bench::new();
+    for flags in [&["-n", "8", "-T", "1", "--device", "emu:gfx1151"][..], &["-m", "getp_cpu"]] {
+        let fixed = ["run", "-t", "1"];
+        let outcome = match flags.contains(&"getp_cpu") {
+            true => bench.run(&[&fixed[..], flags].concat()).ok(),
+            false => run(&bench, flags).ok(),
+        };
+        assert!(!outcome.stderr.contains("check: "), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn missing_kernels_are_one_line() {
+    let bench = Bench::new();
+    let flags = ["run", "--device", "emu:gfx1151", "--kernels", "."];
+    bench.run(&flags).refused(&["gfx1151.co", "device-build --arch gfx1151"]);
+}
