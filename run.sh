@@ -132,6 +132,9 @@ TEXT
     else
         step cargo test --workspace --no-fail-fast
     fi
+    # The other emulated chip, unless the device under test was chosen.
+    [ -n "${GPTOSS_TEST_DEVICE:-}" ] || GPTOSS_TEST_DEVICE=emu:gfx1100x2 step \
+        cargo test --quiet --package gptoss-tests --test tests -- gpu_engine:: kernels:: runtime::
     GPTOSS_PROFILE=dev step tests/readme.sh
     RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --workspace --no-deps
 }

@@ -1,22 +1,9 @@
 //! The built-in model on an emulated GPU, compared with the CPU engine.
 
-use std::path::PathBuf;
-
-use crate::Bench;
-
-/// The folder with the kernels of gfx1151 and of the GPUs in this machine, brought up to date.
-fn kernels() -> PathBuf {
-    let folder = device_build::default_out();
-    let found = device_build::detected_chips();
-    let names = found.iter().map(String::as_str).filter(|name| *name != "gfx1151");
-    let chips: Vec<_> =
-        names.chain(["gfx1151"]).filter_map(|n| device_build::chip(n).ok()).collect();
-    device_build::build(&chips, &folder).unwrap_or_else(|e| panic!("{e}"));
-    folder
-}
+use crate::{Bench, kernels};
 
 fn run(bench: &Bench, flags: &[&str]) -> crate::Outcome {
-    let kernels = kernels();
+    let kernels = kernels(&["gfx1151"]);
     let fixed = ["run", "--kernels", kernels.to_str().expect("an UTF-8 path"), "-t", "2"];
     bench.run(&[&fixed[..], flags].concat())
 }

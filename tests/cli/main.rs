@@ -1,10 +1,11 @@
-//! The real binary: modes, tools, bad input. Needs nothing but the kernels of gfx1151, which are
-//! built when they are not there; the model is `tests/data/tiny_bf16` with a tokenizer whose ids are
+//! The real binary: modes, tools, bad input. Needs nothing but the kernels of emulated chips,
+//! which are built when they are not there; the model is `tests/data/tiny_bf16` with a tokenizer whose ids are
 //! bytes, or the built-in one.
 
 mod bad_input;
 mod built_in;
 mod getp;
+mod golden;
 mod text;
 mod tools;
 
@@ -70,6 +71,17 @@ fn program() -> &'static str {
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name)
+}
+
+/// The folder with the kernels of `chips` and of the GPUs in this machine, brought up to date.
+fn kernels(chips: &[&str]) -> PathBuf {
+    let folder = device_build::default_out();
+    let found = device_build::detected_chips();
+    let others = found.iter().map(String::as_str).filter(|name| !chips.contains(name));
+    let chips: Vec<_> =
+        others.chain(chips.iter().copied()).filter_map(|n| device_build::chip(n).ok()).collect();
+    device_build::build(&chips, &folder).unwrap_or_else(|e| panic!("{e}"));
+    folder
 }
 
 fn tiny_model() -> PathBuf {
