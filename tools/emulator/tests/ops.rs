@@ -68,6 +68,10 @@ const OPERATIONS: &[(&str, Kind, Reference)] = &[
     ("rint_f32", Float(32), |a, _, _| bits(f(a).round_ties_even())),
     ("less_f32", Bits, |a, b, _| u64::from(f(a) < f(b))),
     ("unequal_f32", Bits, |a, b, _| u64::from(f(a) != f(b))),
+    ("select_negated_f32", Float(32), |a, b, c| {
+        let x = f(b) * f(c);
+        bits(if x < f(a) { -x.abs() } else { x })
+    }),
     ("add_f64", Float(64), |a, b, _| (d(a) + d(b)).to_bits()),
     ("fma_f64", Float(64), |a, b, c| d(a).mul_add(d(b), d(c)).to_bits()),
     ("sqrt_f64", Float(64), |a, _, _| d(a).sqrt().to_bits()),

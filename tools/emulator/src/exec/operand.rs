@@ -2,7 +2,7 @@
 
 use super::float::{f16_to_f32, f32_to_f16};
 use super::wave::{LANES, Lanes, Wave};
-use crate::isa::{Dpp, Inst, Src, Ty};
+use crate::isa::{Dpp, Inst, Op, Src, Ty};
 
 /// A 64-bit register pair.
 pub(crate) type Lanes64 = [u64; LANES];
@@ -26,7 +26,7 @@ pub(crate) fn fetch32<'a>(w: &'a Wave, i: &Inst, n: usize, buf: &'a mut Lanes) -
     } else {
         fetch_plain(w, i.src[n], 0, buf);
     }
-    if float {
+    if float || selects(i) {
         let sign_and = if i.abs >> n & 1 != 0 { 0x7fff_ffff } else { u32::MAX };
         let sign_xor = if i.neg >> n & 1 != 0 { 0x8000_0000 } else { 0 };
         for x in buf.iter_mut() {
@@ -39,6 +39,12 @@ pub(crate) fn fetch32<'a>(w: &'a Wave, i: &Inst, n: usize, buf: &'a mut Lanes) -
         }
     }
     buf
+}
+
+/// Instructions that choose between bits of any type, and yet have the sign modifiers of floats.
+#[inline(always)]
+fn selects(i: &Inst) -> bool {
+    matches!(i.op, Op::V_CNDMASK_B32 | Op::V_CNDMASK_B16)
 }
 
 /// Source `src` as raw lanes; `register` 1 is the upper half of a pair.
@@ -81,7 +87,7 @@ pub(crate) fn fetch16(w: &Wave, i: &Inst, n: usize) -> Lanes {
             *x >>= 16;
         }
     }
-    let float = matches!(i.src_ty[n], Ty::F16 | Ty::BF16);
+    let float = matches!(i.src_ty[n], Ty::F16 | Ty::BF16) || selects(i);
     let sign_and = if float && i.abs >> n & 1 != 0 { 0x7fff } else { 0xffff };
     let sign_xor = if float && i.neg >> n & 1 != 0 { 0x8000 } else { 0 };
     for x in &mut buf {
