@@ -29,13 +29,16 @@ mod amd;
 mod wave32;
 
 #[cfg(family = "nvptx")]
-pub use chip::workgroup_address;
+pub mod hopper;
+
 pub use chip::{
     AbFrag, CFrag, Mma, WAVE, ballot, copy_async_16, copy_commit, copy_wait, exp2, load_a,
     load_a_lds, load_b, load_b_lds, load_once_16, log2, mma, pack_bf16, rcp, rsqrt, shuffle,
     shuffle_xor, thread_id, uniform, workgroup_barrier, workgroup_id_x, workgroup_id_y,
     workgroup_id_z,
 };
+#[cfg(family = "nvptx")]
+pub use chip::{ldmatrix, workgroup_address};
 
 /// Sixteen bytes: eight bf16, four f32, or 32 MXFP4 elements. [`load_16`] and [`store_16`] move it.
 #[derive(Clone, Copy)]

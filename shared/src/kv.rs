@@ -1,23 +1,25 @@
 //! The paged KV cache: where keys and values of a position lie.
 //!
-//! A page holds [`PAGE`] consecutive positions of one layer, keys then values, all KV heads. Both
-//! parts are blocks of [`crate::block`], ready to be matrix operands:
+//! A page holds [`PAGE`] consecutive positions of one layer, keys then values. A KV head's part of
+//! each is contiguous, and ready to be a matrix operand: chunks of eight k of one row (16 bytes), by
+//! k first, then by row, as in a block of [`crate::block`] with all rows of the page side by side:
 //!
-//! - keys `[kv head][key tile of 16][d step of 32]`: rows are keys, k is d;
-//! - values `[kv head][d tile of 16][key step of 32]`: rows are d, k is keys.
+//! - keys `[kv head][d / 8][key][d % 8]`: rows are keys, k is d;
+//! - values `[kv head][key / 8][d][key % 8]`: rows are d, k is keys.
+//!
+//! So one bulk copy brings a head's keys or values of a page to workgroup memory, in the layout that
+//! Hopper's `wgmma` reads.
 //!
 //! A sequence has two tables of page numbers, indexed by position / [`PAGE`]: one for the layers
 //! that see everything, one for the windowed layers, whose pages are freed behind the window.
 
-use crate::block::{BLOCK, ROWS, STEP, block_index};
+use crate::block::CHUNK;
 
 /// Positions of a page.
 pub const PAGE: usize = 64;
-/// Keys whose scores are summed as one part. Parts begin at multiples of it and are merged in
-/// order, whichever kernel computes them.
+/// Keys that share one maximum, at absolute multiples of it. Splits are merged in order, whichever
+/// kernel computes them.
 pub const SPLIT: usize = 128;
-/// Keys scored at a time.
-pub const KEYS: usize = 32;
 /// Head sizes the attention kernels are compiled for.
 pub const HEAD_DIMS: [usize; 2] = [32, 64];
 
@@ -26,12 +28,16 @@ pub const fn page_len(kv_heads: usize, head_dim: usize) -> usize {
     2 * PAGE * kv_heads * head_dim
 }
 
+/// bf16 elements of one head's keys, or values, of a page.
+pub const fn head_len(head_dim: usize) -> usize {
+    PAGE * head_dim
+}
+
 /// Index in its page of element `d` of the key of position `pos` (taken modulo the page).
 #[inline(always)]
 pub const fn key_index(kv_head: usize, head_dim: usize, pos: usize, d: usize) -> usize {
-    let pos = pos % PAGE;
-    let blocks = (kv_head * (PAGE / ROWS) + pos / ROWS) * (head_dim / STEP) + d / STEP;
-    blocks * BLOCK + block_index(pos % ROWS, d % STEP)
+    let chunk = d / CHUNK * PAGE + pos % PAGE;
+    kv_head * head_len(head_dim) + chunk * CHUNK + d % CHUNK
 }
 
 /// Index in its page of element `d` of the value of position `pos` (taken modulo the page).
@@ -43,10 +49,8 @@ pub const fn value_index(
     pos: usize,
     d: usize,
 ) -> usize {
-    let pos = pos % PAGE;
-    let keys = PAGE * kv_heads * head_dim;
-    let blocks = (kv_head * (head_dim / ROWS) + d / ROWS) * (PAGE / STEP) + pos / STEP;
-    keys + blocks * BLOCK + block_index(d % ROWS, pos % STEP)
+    let chunk = pos % PAGE / CHUNK * head_dim + d;
+    (kv_heads + kv_head) * head_len(head_dim) + chunk * CHUNK + pos % CHUNK
 }
 
 #[cfg(test)]

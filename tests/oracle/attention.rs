@@ -15,9 +15,9 @@ pub struct Seen<'a> {
 
 /// `sum_t p_t v_t` rounded to bf16, `p_t = 2^(scale q·k_t) / (e^sink + sum 2^(scale q·k_u))`.
 ///
-/// The kernels sum keys by tiles of `tile`, each of which may move the maximum: a weight goes
-/// through at most two exponentials and products per tile, whose exponents telescope.
-pub fn attend(q: &[f64], seen: &Seen<'_>, sink: f32, scale: f32, tile: usize) -> Vec<Expected> {
+/// The kernels sum keys by splits of `split`, each of which may move the maximum: a weight goes
+/// through at most two exponentials and products per split, whose exponents telescope.
+pub fn attend(q: &[f64], seen: &Seen<'_>, sink: f32, scale: f32, split: usize) -> Vec<Expected> {
     let scale = f64::from(scale);
     let dot = |k: &[f64]| q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>();
     let magnitude = |k: &[f64]| q.iter().zip(k).map(|(a, b)| (a * b).abs()).sum::<f64>();
@@ -25,10 +25,10 @@ pub fn attend(q: &[f64], seen: &Seen<'_>, sink: f32, scale: f32, tile: usize) ->
     let sink = f64::from(sink) * std::f64::consts::LOG2_E;
     let top = scores.iter().fold(sink, |m, &s| m.max(s));
     let low = scores.iter().fold(sink, |m, &s| m.min(s));
-    let tiles = (seen.keys.len() / tile + 2) as f64;
+    let splits = (seen.keys.len() / split + 2) as f64;
     // Exponents move by no more than the range of the scores in all, up and down.
     let moved = std::f64::consts::LN_2 * 2.0 * (top - low) * U;
-    let steps = 2.0 * tiles * (INSTRUCTION + 2.0) * U + moved;
+    let steps = 2.0 * splits * (INSTRUCTION + 2.0) * U + moved;
     let relative: Vec<f64> = seen
         .keys
         .iter()
@@ -41,7 +41,7 @@ pub fn attend(q: &[f64], seen: &Seen<'_>, sink: f32, scale: f32, tile: usize) ->
     let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp2()).collect();
     let sink_weight = (sink - top).exp2();
     let sum = weights.iter().sum::<f64>() + sink_weight;
-    let terms = seen.keys.len() as f64 + 2.0 * tiles;
+    let terms = seen.keys.len() as f64 + 2.0 * splits;
     let sink_error = std::f64::consts::LN_2 * 2.0 * U * sink.abs() + steps;
     let sum_error = weights.iter().zip(&relative).map(|(w, r)| w * r).sum::<f64>() / sum
         + sink_weight / sum * sink_error
@@ -58,7 +58,7 @@ pub fn attend(q: &[f64], seen: &Seen<'_>, sink: f32, scale: f32, tile: usize) ->
     (0..q.len()).map(one).collect()
 }
 
-/// The chain over keys of the second product, in units of 1.
+/// The chains over keys of the second product, in units of 1.
 fn terms_u(seen: &Seen<'_>) -> f64 {
     seen.keys.len().next_multiple_of(32) as f64 * U
 }
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_sink_equal_to_the_only_score_halves_the_value() {
         let seen = Seen { keys: vec![&[0.0]], values: vec![&[3.0]] };
-        let [out] = attend(&[1.0], &seen, 0.0, 1.0, 32)[..] else { panic!("one element") };
+        let [out] = attend(&[1.0], &seen, 0.0, 1.0, 128)[..] else { panic!("one element") };
         assert!((out.value - 1.5).abs() < 1e-12 && out.bound < 0.02, "{out:?}");
     }
 }

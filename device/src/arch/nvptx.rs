@@ -211,7 +211,7 @@ pub fn workgroup_address<T>(p: *const T) -> u32 {
 }
 
 #[inline(always)]
-fn global_address<T>(p: *const T) -> u64 {
+pub(super) fn global_address<T>(p: *const T) -> u64 {
     let address: u64;
     // SAFETY: arithmetic on registers.
     unsafe {
@@ -314,11 +314,14 @@ pub unsafe fn load_b_lds(tile: *const u16, stride: u32) -> AbFrag {
     unsafe { ldmatrix(tile.add((row * stride + k) as usize)) }
 }
 
+/// Four 8 x 8 matrices of workgroup memory: lane `8 j + r` addresses row `r` of the `j`-th, register
+/// `j` receives elements `2 (lane % 4)` and the next of its row `lane / 4`. Collective.
+///
 /// # Safety
 ///
 /// `row` is a 16-byte aligned address of eight elements of workgroup memory.
 #[inline(always)]
-unsafe fn ldmatrix(row: *const u16) -> [u32; 4] {
+pub unsafe fn ldmatrix(row: *const u16) -> [u32; 4] {
     let (a, b, c, d);
     // SAFETY: the caller's promise.
     unsafe {

@@ -1,7 +1,8 @@
 //! Hopper: `mma.sync.m16n8k16` with rows of A from X and columns of B from W, four per tile product.
 //!
-//! Within 16 k the instruction's order does not matter, so a lane takes four consecutive k
-//! (8 bytes) where the documented layout has two pairs; both operands do it alike.
+//! Within 16 k the instruction's order does not matter, so from blocks a lane takes four consecutive
+//! k (8 bytes) where the documented layout has two pairs; both operands do it alike. Attention keeps
+//! the documented order, in which a tile of scores is an operand.
 
 use shared::block::{CHUNK_STRIDE_BYTES, Family};
 use shared::frag::Frag as _;
@@ -57,15 +58,61 @@ impl Operand {
         };
         Self([0, 1].map(|half| rows.map(|row| load(row, half))))
     }
+    /// [`Operand::gather`] with k in the documented order, which is that of [`probabilities`].
+    ///
+    /// # Safety
+    ///
+    /// As [`Operand::gather`].
+    #[inline(always)]
+    pub unsafe fn gather_ordered(rows: [*const u8; LANE_ROWS], lane: u32) -> Self {
+        let at = (lane % 4) as usize * 4;
+        // SAFETY: a pair of k of two neighbouring chunks of the row.
+        let load = |row: *const u8, half: usize| unsafe {
+            let pair = row.add(half * 2 * CHUNK_STRIDE_BYTES + at);
+            Vec8([*pair.cast(), *pair.add(CHUNK_STRIDE_BYTES).cast()])
+        };
+        Self([0, 1].map(|half| rows.map(|row| load(row, half))))
+    }
+
+    /// Operand whose row `r` is row `row(r)` of four columns of chunks at `columns`, `stride` bytes
+    /// apart, with k in the order of [`probabilities`]. Collective.
+    ///
+    /// # Safety
+    ///
+    /// `columns` is a 16-byte aligned address of workgroup memory; the rows are readable.
+    #[inline(always)]
+    pub unsafe fn columns(
+        columns: *const u8,
+        stride: usize,
+        row: impl Fn(u32) -> u32,
+        lane: u32,
+    ) -> Self {
+        // Lane 8j + r addresses row r of the j-th 8 x 8 matrix: two chunks of eight rows, then of
+        // the next eight.
+        let (r, chunk) = (lane % 8 + lane / 16 * 8, lane / 8 % 2);
+        let at = row(r) as usize * 16 + chunk as usize * stride;
+        Self([0, 1].map(|half| {
+            // SAFETY: a chunk of a row the caller promises.
+            let [a, b, c, d] =
+                unsafe { arch::ldmatrix(columns.add(half * 2 * stride + at).cast()) };
+            [Vec8([a, b]), Vec8([c, d])]
+        }))
+    }
+
+    /// The words of the first or second 16 k as the instruction's A operand.
+    #[inline(always)]
+    pub fn words(&self, half: usize) -> [u32; 4] {
+        let [x0, x1] = self.0[half].map(|v| v.0);
+        [x0[0], x1[0], x0[1], x1[1]]
+    }
 }
 
 /// The first or second 16 k of a tile product. Callers with several accumulators interleave the
 /// halves, because the second waits for the first. Collective.
 #[inline(always)]
 pub fn mma_half<const HALF: usize>(w: &Operand, x: &Operand, acc: &mut Acc) {
-    let ([x0, x1], [w0, w1]) = (x.0[HALF].map(|v| v.0), w.0[HALF].map(|v| v.0));
-    let (a, b) = ([x0[0], x1[0], x0[1], x1[1]], [w0[0], w0[1], w1[0], w1[1]]);
-    *acc = arch::mma(a, b, *acc);
+    let [w0, w1] = w.0[HALF].map(|v| v.0);
+    *acc = arch::mma(x.words(HALF), [w0[0], w0[1], w1[0], w1[1]], *acc);
 }
 
 /// Results of different x one lane holds.
@@ -84,11 +131,10 @@ pub fn over_w(x: f32, op: impl Fn(f32, f32) -> f32) -> f32 {
     op(x, shuffle_xor_f32::<2>(x))
 }
 
-/// The key, of 32, whose scores are row `row` of score tile `tile`: chosen so that
-/// [`probabilities`] finds a lane's keys where the operand wants them.
+/// The key, of 32, whose scores are row `row` of score tile `tile`.
 #[inline(always)]
 pub fn score_key(tile: u32, row: u32) -> u32 {
-    tile * 16 + row % 8 / 2 * 4 + row / 8 * 2 + row % 2
+    tile * 16 + row
 }
 
 /// The X operand whose k are 32 keys, from the two tiles of their probabilities. Collective.

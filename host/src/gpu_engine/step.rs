@@ -86,7 +86,8 @@ impl Plan {
             } else {
                 (&mut whole_tiles, WHOLE_ROWS as usize)
             };
-            for at in (0..query_rows).step_by(most) {
+            // Those that see most first: what starts last should be short.
+            for at in (0..query_rows).step_by(most).rev() {
                 let count = most.min(query_rows - at);
                 tiles.extend([(row * group + at) as u32, count as u32, table as u32]);
             }
@@ -338,7 +339,7 @@ impl GpuEngine {
         }
         if !plan.whole_tiles.is_empty() {
             let inputs = inputs(&plan.whole_tiles);
-            // SAFETY: as above, with runs of at most 64 rows.
+            // SAFETY: as above, with runs of at most 128 rows.
             unsafe {
                 let sinks = layer.sinks.view();
                 self.kernels.attention_whole(&self.stream, shape, inputs, sinks, out)?;

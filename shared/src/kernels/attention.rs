@@ -3,17 +3,43 @@
 //! Queries of one KV head form rows `token * group + head in group`; a *query tile* is a run of
 //! rows of one sequence. The host lists the tiles of a step.
 
-use crate::kv::SPLIT;
+use crate::block::Family;
+use crate::kv::{PAGE, SPLIT, head_len};
 
 /// Words of one entry of the tile list: first query row, query rows, and where the sequence's
 /// page numbers begin in the table.
 pub const TILE_WORDS: u32 = 3;
 /// Query rows of a tile of `attention_split_*`.
 pub const SPLIT_ROWS: u32 = 16;
-/// Query rows of a tile of `attention_whole_*`, per wave and in all.
-pub const WHOLE_WAVES: u32 = 4;
-/// Query rows of one workgroup of `attention_whole_*`.
+/// Waves of a workgroup of `attention_whole_*`.
+pub const WHOLE_WAVES: u32 = 8;
+/// Query rows of a tile of `attention_whole_*`: 16 per wave.
 pub const WHOLE_ROWS: u32 = 16 * WHOLE_WAVES;
+/// Splits of keys that a workgroup of `attention_whole_*` has in workgroup memory on Hopper.
+pub const WHOLE_STAGES: usize = 3;
+
+/// Bytes of one head's keys and values of a split.
+const fn split_bytes(head_dim: usize) -> usize {
+    2 * SPLIT / PAGE * head_len(head_dim) * 2
+}
+
+/// Workgroup memory of `attention_split_*`: on Hopper the split, and a barrier each for its keys and
+/// its values.
+pub const fn split_lds(family: Family, head_dim: usize) -> u32 {
+    match family {
+        Family::Nvptx => (split_bytes(head_dim) + 2 * 8) as u32,
+        _ => 0,
+    }
+}
+
+/// Workgroup memory of `attention_whole_*`: a split, on Hopper several, with two barriers for each.
+pub const fn whole_lds(family: Family, head_dim: usize) -> u32 {
+    let bytes = match family {
+        Family::Nvptx => WHOLE_STAGES * (split_bytes(head_dim) + 2 * 8),
+        _ => split_bytes(head_dim),
+    };
+    bytes as u32
+}
 
 /// First split that a query at `position` sees; `window` 0 means no window.
 #[inline(always)]
@@ -35,7 +61,7 @@ pub const fn part_len(head_dim: u32) -> u32 {
 }
 
 macro_rules! attention {
-    ($($split:ident $merge:ident $whole:ident;)*) => {
+    ($($split:ident $merge:ident $whole:ident, $dim:literal;)*) => {
         crate::kernels! {$(
             /// Scores one split of keys for one tile of up to 16 query rows.
             /// Grid `(splits, kv_heads, tiles)`, one wave each. Splits count from the first one
@@ -60,11 +86,11 @@ macro_rules! attention {
                 splits: u32,
                 /// 0: no window
                 window: u32,
-                /// applied to scores, in units of log2
+                /// applied to scores, in units of log2; positive
                 scale: f32,
             ) {
                 threads(wave) = wave;
-                lds(args, family) = 0;
+                lds(args, family) = split_lds(family, $dim);
             }
             /// Merges the splits of query rows `0..grid` and the sink. Grid
             /// `(query rows, kv_heads)`, one wave each.
@@ -87,7 +113,7 @@ macro_rules! attention {
                 threads(wave) = wave;
                 lds(args, family) = 0;
             }
-            /// All keys of one tile of up to 64 query rows. Grid `(kv_heads, tiles)`.
+            /// All keys of one tile of up to 128 query rows. Grid `(kv_heads, tiles)`.
             $whole(
                 /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled
                 q: *const u8,
@@ -109,17 +135,17 @@ macro_rules! attention {
                 group: u32,
                 /// 0: no window
                 window: u32,
-                /// applied to scores, in units of log2
+                /// applied to scores, in units of log2; positive
                 scale: f32,
             ) {
                 threads(wave) = WHOLE_WAVES * wave;
-                lds(args, family) = 0;
+                lds(args, family) = whole_lds(family, $dim);
             }
         )*}
     };
 }
 
 attention! {
-    attention_split_32 attention_merge_32 attention_whole_32;
-    attention_split_64 attention_merge_64 attention_whole_64;
+    attention_split_32 attention_merge_32 attention_whole_32, 32;
+    attention_split_64 attention_merge_64 attention_whole_64, 64;
 }

@@ -76,7 +76,8 @@ impl Step {
         let mut tiles = Vec::new();
         for sequence in 0..sequences {
             let (first, end) = (sequence * new * group, (sequence + 1) * new * group);
-            for row in (first..end).step_by(most as usize) {
+            // Longest first, as in a step.
+            for row in (first..end).step_by(most as usize).rev() {
                 let rows = (end - row).min(most as usize);
                 tiles.extend([row, rows, sequence * per_sequence].map(|x| x as u32));
             }

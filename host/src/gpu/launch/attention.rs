@@ -24,14 +24,14 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Tokens a query sees, its own included; `None` sees all before it.
     pub window: Option<usize>,
-    /// Factor on the scores, in units of log2: `log2(e) / sqrt(head_dim)`.
+    /// Factor on the scores, positive, in units of log2: `log2(e) / sqrt(head_dim)`.
     pub scale: f32,
 }
 
 /// What one layer's attention reads.
 ///
 /// The contract of the `unsafe` launchers: every entry of `tiles` is a run of existing query rows
-/// of one sequence, no longer than the kernel takes (16 for split, 64 for whole); every position
+/// of one sequence in ascending positions, no longer than the kernel takes (`SPLIT_ROWS`, `WHOLE_ROWS`); every position
 /// that a row of it sees, by `positions` and the window, has a page in `table`; the pages exist,
 /// and every element in them is finite.
 #[derive(Clone, Copy)]
@@ -65,6 +65,9 @@ impl AttentionShape {
             None => 0,
             Some(window) => check.positive("window", window)?,
         };
+        if !(self.scale > 0.0 && self.scale.is_finite()) {
+            return Err(check.refuse(format!("scale = {}, expected a positive number", self.scale)));
+        }
         Ok(Sizes {
             rows: check.positive("rows", self.rows)?,
             kv_heads: check.positive("kv_heads", self.kv_heads)?,

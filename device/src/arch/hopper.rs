@@ -1,0 +1,93 @@
+//! Hopper's copy engine: bulk copies to workgroup memory, and the barriers they report to.
+
+use core::arch::asm;
+
+use super::{chip::global_address, workgroup_address};
+
+/// Waits for every lane of the wave, and orders their accesses to workgroup memory.
+#[inline(always)]
+pub fn wave_barrier() {
+    // SAFETY: only waits.
+    unsafe { asm!("bar.warp.sync 0xffffffff;", options(nostack)) };
+}
+
+/// A barrier (`mbarrier`) in workgroup memory. Its phases count from 0; a phase is complete when
+/// all arrivals and all bytes it expects are there.
+#[derive(Clone, Copy)]
+pub struct Barrier(u32);
+
+impl Barrier {
+    /// The barrier at `at`.
+    ///
+    /// # Safety
+    ///
+    /// Eight bytes of workgroup memory, set aside for it.
+    #[inline(always)]
+    pub unsafe fn at(at: *mut u8) -> Self {
+        Self(workgroup_address(at))
+    }
+
+    /// Makes a barrier whose phases take `arrivals`. For the others of the workgroup it exists after
+    /// a [`super::workgroup_barrier`].
+    #[inline(always)]
+    pub fn init(self, arrivals: u32) {
+        // SAFETY: the barrier's own memory.
+        unsafe {
+            asm!("mbarrier.init.shared.b64 [{}], {};", "fence.proxy.async.shared::cta;",
+                in(reg32) self.0, in(reg32) arrivals, options(nostack));
+        }
+    }
+
+    /// Arrives.
+    #[inline(always)]
+    pub fn arrive(self) {
+        // SAFETY: an initialised barrier.
+        unsafe {
+            asm!("mbarrier.arrive.shared.b64 _, [{}];", in(reg32) self.0, options(nostack));
+        }
+    }
+
+    /// Arrives, and has the phase expect `bytes` more.
+    #[inline(always)]
+    pub fn expect(self, bytes: u32) {
+        // SAFETY: an initialised barrier.
+        unsafe {
+            asm!("mbarrier.arrive.expect_tx.shared.b64 _, [{}], {};", in(reg32) self.0,
+                in(reg32) bytes, options(nostack));
+        }
+    }
+
+    /// Waits until phase `phase`, this one or the one before, is complete.
+    #[inline(always)]
+    pub fn wait(self, phase: u32) {
+        loop {
+            let done: u32;
+            // SAFETY: an initialised barrier.
+            unsafe {
+                asm!("{{ .reg .pred p;", "mbarrier.try_wait.parity.shared.b64 p, [{1}], {2};",
+                    "selp.u32 {0}, 1, 0, p; }}", out(reg32) done, in(reg32) self.0,
+                    in(reg32) phase % 2, options(nostack));
+            }
+            if done != 0 {
+                return;
+            }
+        }
+    }
+
+    /// Has the copy engine move `bytes` from global to workgroup memory and report to the barrier.
+    ///
+    /// # Safety
+    ///
+    /// All three are multiples of 16, both sides are valid, and nobody uses the destination before
+    /// the barrier's phase completes.
+    #[inline(always)]
+    pub unsafe fn copy(self, to: *mut u8, from: *const u8, bytes: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes",
+                "[{}], [{}], {}, [{}];", in(reg32) workgroup_address(to),
+                in(reg64) global_address(from), in(reg32) bytes, in(reg32) self.0,
+                options(nostack));
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! What the kernels read: tiles of queries, and pages of keys and values.
+
+use shared::block::{BLOCK_BYTES, ROWS, STEP};
+use shared::kernels::attention::TILE_WORDS;
+use shared::kv::{PAGE, SPLIT, head_len};
+
+use super::softmax::{STEPS, TILES};
+use crate::arch;
+use crate::product::{Rows, lane_rows, tiled_row};
+use crate::tile::{ACC, Acc, Operand, X_SLOTS, acc_index, mma, score_key, x_slot};
+
+/// Pages of a split.
+pub const PAGES: usize = SPLIT / PAGE;
+
+/// What all tiles of a launch share.
+#[derive(Clone, Copy)]
+pub struct Launch {
+    pub q: *const u8,
+    pub pages: *const u8,
+    pub table: *const u32,
+    pub positions: *const u32,
+    pub rows: u32,
+    pub group: u32,
+    pub kv_heads: u32,
+    pub window: u32,
+    pub scale: f32,
+}
+
+/// A run of query rows of one sequence and one KV head.
+#[derive(Clone, Copy)]
+pub struct Tile {
+    pub kv_head: u32,
+    first: u32,
+    pub count: u32,
+    table: *const u32,
+}
+
+impl Tile {
+    /// Entry `index` of the tile list, for `kv_head`.
+    ///
+    /// # Safety
+    ///
+    /// The list has that entry.
+    #[inline(always)]
+    pub unsafe fn load(tiles: *const u32, index: u32, kv_head: u32, table: *const u32) -> Self {
+        // SAFETY: entries are three words; the third is an index into the table.
+        unsafe {
+            let entry = tiles.add((index * TILE_WORDS) as usize);
+            let table = table.add(*entry.add(2) as usize);
+            Self { kv_head, first: *entry, count: *entry.add(1), table }
+        }
+    }
+
+    /// Query row `row`, of which those past the last repeat it.
+    #[inline(always)]
+    pub fn row(&self, row: u32) -> u32 {
+        self.first + row.min(self.count - 1)
+    }
+
+    /// The keys that some row of `first..=last` sees.
+    ///
+    /// # Safety
+    ///
+    /// The launch contract: the tile's rows exist, positions ascending.
+    #[inline(always)]
+    pub unsafe fn sees(&self, launch: &Launch, first: u32, last: u32) -> Seen {
+        let position = |row: u32| {
+            // SAFETY: the caller's promise.
+            unsafe { *launch.positions.add((self.row(row) / launch.group) as usize) }
+        };
+        Seen::new(position(first), position(last), launch.window)
+    }
+}
+
+/// First position that a query at `position` sees.
+#[inline(always)]
+fn first_key(position: u32, window: u32) -> u32 {
+    if window == 0 { 0 } else { (position + 1).saturating_sub(window) }
+}
+
+/// What a run of queries sees.
+#[derive(Clone, Copy)]
+pub struct Seen {
+    /// First key that one of them sees, and the first that all see, if they have a key in common.
+    first: [u32; 2],
+    /// Last key that all see, and the last that one of them sees.
+    last: [u32; 2],
+}
+
+impl Seen {
+    #[inline(always)]
+    fn new(low: u32, high: u32, window: u32) -> Self {
+        Self { first: [first_key(low, window), first_key(high, window)], last: [low, high] }
+    }
+
+    /// The splits of all keys that one of them sees: first and last.
+    #[inline(always)]
+    pub fn splits(&self) -> [u32; 2] {
+        [self.first[0] / SPLIT as u32, self.last[1] / SPLIT as u32]
+    }
+
+    /// Whether there is a key in `split` that one of them does not see.
+    #[inline(always)]
+    pub fn hides(&self, split: u32) -> bool {
+        let start = split * SPLIT as u32;
+        start < self.first[1] || start + (SPLIT - 1) as u32 > self.last[0]
+    }
+}
+
+impl Seen {
+    /// Whether one of them sees a key of step `step` of 32 in `split`. A step nobody sees is
+    /// skipped: adding zeros changes nothing. On AMD the branch also keeps LLVM from moving the
+    /// loads of all steps before the first product, for which there are not registers enough.
+    #[inline(always)]
+    fn step(&self, split: u32, step: usize) -> bool {
+        let start = split * SPLIT as u32 + (step * STEP) as u32;
+        start <= self.last[1] && start + STEP as u32 > self.first[0]
+    }
+}
+
+/// Where one head's keys and values of a split lie, by page.
+#[derive(Clone, Copy)]
+pub struct Pages {
+    pub keys: [*const u8; PAGES],
+    pub values: [*const u8; PAGES],
+}
+
+/// The numbers of a split's pages. Those that no query of the tile sees are not in the table; in
+/// their place stands the nearest that is, so that all of a split can be read, and then hidden.
+///
+/// # Safety
+///
+/// Pages of what is seen are in the table, and `split` is one that is seen.
+#[inline(always)]
+pub unsafe fn page_numbers(tile: &Tile, seen: &Seen, split: u32) -> [u32; PAGES] {
+    let (first, last) = (seen.first[0] / PAGE as u32, seen.last[1] / PAGE as u32);
+    let mut numbers = [0; PAGES];
+    for i in 0..PAGES {
+        let index = (split * PAGES as u32 + i as u32).max(first).min(last);
+        // SAFETY: the caller's promise.
+        numbers[i] = unsafe { *tile.table.add(index as usize) };
+    }
+    numbers
+}
+
+impl Pages {
+    /// In the cache.
+    ///
+    /// # Safety
+    ///
+    /// The pages exist.
+    #[inline(always)]
+    pub unsafe fn new(launch: &Launch, tile: &Tile, dim: usize, numbers: [u32; PAGES]) -> Self {
+        let head = head_len(dim) * 2;
+        let heads = launch.kv_heads as usize;
+        let mut pages =
+            Self { keys: [core::ptr::null(); PAGES], values: [core::ptr::null(); PAGES] };
+        for i in 0..PAGES {
+            let part = numbers[i] as usize * 2 * heads + tile.kv_head as usize;
+            // SAFETY: keys of all heads, then values of all heads.
+            unsafe {
+                pages.keys[i] = launch.pages.add(part * head);
+                pages.values[i] = pages.keys[i].add(heads * head);
+            }
+        }
+        pages
+    }
+
+    /// In workgroup memory at `memory`: keys, then values.
+    ///
+    /// # Safety
+    ///
+    /// The memory holds a split.
+    #[inline(always)]
+    pub unsafe fn staged(memory: *const u8, dim: usize) -> Self {
+        let head = head_len(dim) * 2;
+        let mut pages = Self { keys: [memory; PAGES], values: [memory; PAGES] };
+        for i in 0..PAGES {
+            // SAFETY: the caller's promise.
+            unsafe {
+                pages.keys[i] = memory.add(i * head);
+                pages.values[i] = memory.add((PAGES + i) * head);
+            }
+        }
+        pages
+    }
+}
+
+/// Sixteen query rows.
+pub struct Queries<const DS: usize> {
+    /// Operands by d step.
+    pub q: [Operand; DS],
+    /// Position of each of the lane's queries.
+    pub position: [u32; X_SLOTS],
+    window: u32,
+}
+
+impl<const DS: usize> Queries<DS> {
+    /// The 16 query rows from tile row `row0` on.
+    ///
+    /// # Safety
+    ///
+    /// The launch contract: the tile's rows exist.
+    #[inline(always)]
+    pub unsafe fn new(launch: &Launch, tile: &Tile, row0: u32, lane: u32) -> Self {
+        let query_rows = launch.rows * launch.group;
+        // SAFETY: each head's queries are padded to whole row tiles.
+        unsafe {
+            let head = tile.kv_head as usize * query_rows.next_multiple_of(ROWS as u32) as usize;
+            let head = launch.q.add(head * DS * STEP * 2);
+            let rows: Rows =
+                lane_rows(lane, |row| tiled_row(head, tile.row(row0 + row), DS as u32));
+            let mut q = [Operand::ZERO; DS];
+            for step in 0..DS {
+                let mut at = rows;
+                for row in &mut at {
+                    *row = row.add(step * BLOCK_BYTES);
+                }
+                q[step] = Operand::gather_ordered(at, lane);
+            }
+            let mut position = [0; X_SLOTS];
+            for i in 0..ACC {
+                let (_, x) = acc_index(lane, i);
+                let row = tile.row(row0 + x) / launch.group;
+                position[x_slot(i)] = *launch.positions.add(row as usize);
+            }
+            Self { q, position, window: launch.window }
+        }
+    }
+
+    /// Scores of the keys of `split` that one of `seen` sees, unscaled, tile `t` in the order of
+    /// [`score_key`]. Collective.
+    ///
+    /// # Safety
+    ///
+    /// The pages are readable; on NVIDIA they are in workgroup memory.
+    #[inline(always)]
+    pub unsafe fn scores(&self, seen: &Seen, split: u32, pages: &Pages, lane: u32) -> [Acc; TILES] {
+        let mut scores = [arch::ZERO; TILES];
+        for step in 0..STEPS {
+            if seen.step(split, step) {
+                let keys = pages.keys[step * STEP / PAGE];
+                for half in 0..2 {
+                    let row = |w| score_key(half as u32, w);
+                    for d_step in 0..DS {
+                        // SAFETY: rows of 32 keys, in the chunks of this d step.
+                        let k = unsafe {
+                            let chunks =
+                                keys.add(d_step * STEP * PAGE * 2 + step * STEP % PAGE * 16);
+                            Operand::columns(chunks, PAGE * 16, row, lane)
+                        };
+                        mma(&k, &self.q[d_step], &mut scores[2 * step + half]);
+                    }
+                }
+            }
+        }
+        scores
+    }
+
+    /// Hides the keys of `split` that a query does not see.
+    #[inline(always)]
+    pub fn hide(&self, scores: &mut [Acc; TILES], split: u32, lane: u32) {
+        for t in 0..TILES {
+            for i in 0..ACC {
+                let (w, _) = acc_index(lane, i);
+                let position = self.position[x_slot(i)];
+                let first = first_key(position, self.window);
+                let base = split * SPLIT as u32 + (t / 2 * STEP) as u32;
+                let key = base + score_key((t % 2) as u32, w);
+                if key.wrapping_sub(first) > position - first {
+                    scores[t][i] = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
+}
+
+/// Adds the values of 32 keys of `split` to `values` `[d tile]`, weighted, if one of `seen` sees
+/// them. Collective.
+///
+/// # Safety
+///
+/// As [`Queries::scores`].
+#[inline(always)]
+pub unsafe fn add_weighted<const DT: usize>(
+    values: &mut [Acc; DT],
+    seen: &Seen,
+    [split, step]: [u32; 2],
+    p: &Operand,
+    pages: &Pages,
+    lane: u32,
+) {
+    let (dim, step) = (DT * ROWS, step as usize);
+    if seen.step(split, step) {
+        for t in 0..DT {
+            // SAFETY: sixteen rows of d, in the chunks of these 32 keys.
+            let v = unsafe {
+                let chunks = pages.values[step * STEP / PAGE].add(step * STEP % PAGE * dim * 2);
+                Operand::columns(chunks.add(t * ROWS * 16), dim * 16, |d| d, lane)
+            };
+            mma(&v, p, &mut values[t]);
+        }
+    }
+}
+
+/// Where the output of one query row begins: token row and first column.
+#[inline(always)]
+pub fn output(row: u32, kv_head: u32, group: u32, dim: usize) -> (usize, usize) {
+    let head = kv_head * group + row % group;
+    ((row / group) as usize, head as usize * dim)
+}
