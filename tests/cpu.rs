@@ -2,32 +2,9 @@ use std::sync::Arc;
 
 use gptoss::cpu::{CpuEngine, CpuOptions, Isa, KvDtype};
 use gptoss::engine::{Chunk, Engine, EngineError, Output, Sampling, SeqId, Want};
-use gptoss::model::{Dtype, ModelConfig, Rope, Weights};
-use oracle::model::{ExpertFormat, Kv, forward, random};
-
-const BASE: ModelConfig = ModelConfig {
-    vocab_size: 61,
-    hidden_size: 64,
-    num_hidden_layers: 2,
-    num_attention_heads: 4,
-    num_key_value_heads: 2,
-    head_dim: 32,
-    intermediate_size: 32,
-    num_local_experts: 4,
-    num_experts_per_tok: 2,
-    sliding_window: 5,
-    windowed_layers: 0b1_0101,
-    max_position_embeddings: 4096,
-    rope: Rope {
-        theta: 150_000.0,
-        factor: 32.0,
-        beta_fast: 32.0,
-        beta_slow: 1.0,
-        original_context: 4096,
-    },
-    rms_norm_eps: 1e-5,
-    swiglu_limit: 7.0,
-};
+use gptoss::model::{Dtype, ModelConfig, Weights};
+use oracle::basics::assert_same_bits;
+use oracle::model::{BASE, ExpertFormat, Kv, forward, random, tokens};
 
 /// Model, dense dtype, expert format, prompt length, and the edge they walk.
 fn cases() -> Vec<(&'static str, ModelConfig, Dtype, ExpertFormat, usize)> {
@@ -79,10 +56,6 @@ fn cases() -> Vec<(&'static str, ModelConfig, Dtype, ExpertFormat, usize)> {
     ]
 }
 
-fn tokens(config: &ModelConfig, len: usize) -> Vec<u32> {
-    (0..len).map(|i| ((i * 7919 + 13) % config.vocab_size) as u32).collect()
-}
-
 fn engine(weights: &Arc<Weights>, options: CpuOptions) -> CpuEngine {
     CpuEngine::new(Arc::clone(weights), options).expect("the model can be run")
 }
@@ -112,14 +85,6 @@ fn logits(engine: &mut CpuEngine, tokens: &[u32], chunk: usize) -> Vec<f32> {
     logits
 }
 
-fn assert_same_bits(a: &[f32], b: &[f32], what: &str) {
-    assert_eq!(a.len(), b.len(), "{what}");
-    let differ = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits());
-    if let Some(i) = differ {
-        panic!("{what}: element {i} is {} and {}", a[i], b[i]);
-    }
-}
-
 /// Largest error over the largest logit.
 fn error(found: &[f32], expected: &[Vec<f64>]) -> f64 {
     let expected = expected.concat();
@@ -144,7 +109,7 @@ fn tolerance(config: &ModelConfig) -> f64 {
 fn shapes_against_f64() {
     for (name, config, dtype, format, len) in cases() {
         let weights = Arc::new(random(&config, dtype, format, 1));
-        let prompt = tokens(&config, len);
+        let prompt = tokens(&config, len, 1);
         let expected = forward(&weights, &prompt, Kv::Exact);
         let mut engine = engine(&weights, options(2, Isa::Auto, KvDtype::F32));
         let error = error(&logits(&mut engine, &prompt, len), &expected);
@@ -156,7 +121,7 @@ fn shapes_against_f64() {
 fn bf16_cache_against_f64() {
     for (name, config, dtype, format, len) in cases() {
         let weights = Arc::new(random(&config, dtype, format, 2));
-        let prompt = tokens(&config, len);
+        let prompt = tokens(&config, len, 1);
         let expected = forward(&weights, &prompt, Kv::Bf16);
         let mut engine = engine(&weights, options(1, Isa::Auto, KvDtype::Bf16));
         let error = error(&logits(&mut engine, &prompt, 4), &expected);
@@ -171,7 +136,7 @@ fn bf16_cache_against_f64() {
 fn instruction_sets_agree() {
     for (name, config, dtype, format, len) in cases() {
         let weights = Arc::new(random(&config, dtype, format, 3));
-        let prompt = tokens(&config, len.min(20));
+        let prompt = tokens(&config, len.min(20), 1);
         let run = |isa, kv| {
             let engine = CpuEngine::new(Arc::clone(&weights), options(1, isa, kv));
             engine.ok().map(|mut engine| logits(&mut engine, &prompt, 6))
@@ -180,7 +145,7 @@ fn instruction_sets_agree() {
             let portable = run(Isa::Portable, kv).expect("there is always plain Rust");
             for isa in [Isa::Avx2, Isa::Avx512] {
                 if let Some(found) = run(isa, kv) {
-                    assert_same_bits(&found, &portable, &format!("{name}, {isa:?}, {kv:?}"));
+                    assert_same_bits(&format!("{name}, {isa:?}, {kv:?}"), &found, &portable);
                 }
             }
         }
@@ -191,13 +156,13 @@ fn instruction_sets_agree() {
 fn neither_chunks_nor_threads_change_a_bit() {
     for (name, config, dtype, format, _) in cases() {
         let weights = Arc::new(random(&config, dtype, format, 4));
-        let prompt = tokens(&config, 70);
+        let prompt = tokens(&config, 70, 1);
         let whole =
             logits(&mut engine(&weights, options(1, Isa::Auto, KvDtype::Bf16)), &prompt, 70);
         let mut two = engine(&weights, options(2, Isa::Auto, KvDtype::Bf16));
         for chunk in [1, 7, 64] {
             let found = logits(&mut two, &prompt, chunk);
-            assert_same_bits(&found, &whole, &format!("{name}, chunks of {chunk}, two threads"));
+            assert_same_bits(&format!("{name}, chunks of {chunk}, two threads"), &found, &whole);
         }
     }
 }
@@ -207,7 +172,7 @@ fn neighbours_do_not_change_a_bit() {
     for (name, config, dtype, format, _) in cases() {
         let weights = Arc::new(random(&config, dtype, format, 5));
         let mut engine = engine(&weights, options(2, Isa::Auto, KvDtype::Bf16));
-        let all = tokens(&config, 60);
+        let all = tokens(&config, 60, 1);
         let prompts: Vec<&[u32]> = (0..11).map(|i| &all[i..i + 10 + 3 * i]).collect();
         let alone: Vec<Vec<f32>> =
             prompts.iter().map(|p| logits(&mut engine, p, p.len())).collect();
@@ -230,7 +195,7 @@ fn neighbours_do_not_change_a_bit() {
             }
         }
         for (i, (together, alone)) in together.iter().zip(&alone).enumerate() {
-            assert_same_bits(together, alone, &format!("{name}, sequence {i}"));
+            assert_same_bits(&format!("{name}, sequence {i}"), together, alone);
         }
     }
 }
@@ -239,7 +204,7 @@ fn neighbours_do_not_change_a_bit() {
 fn tokens_are_sampled_from_the_last_row_at_the_next_position() {
     let weights = Arc::new(random(&BASE, Dtype::Bf16, ExpertFormat::Mxfp4, 6));
     let mut engine = engine(&weights, options(1, Isa::Auto, KvDtype::Bf16));
-    let prompt = tokens(&BASE, 12);
+    let prompt = tokens(&BASE, 12, 1);
     let logits = logits(&mut engine, &prompt, 12);
     let last = &logits[11 * BASE.vocab_size..];
     for sampling in [Sampling::GREEDY, Sampling { temperature: 2.0, top_p: 0.9, seed: 7 }] {
@@ -287,7 +252,7 @@ fn bad_steps_are_refused_and_change_nothing() {
     assert!(matches!(engine.open(5000), Err(EngineError::Invalid(_))));
     let untouched = step_logits(&mut engine, &[(seq, &[1, 2, 3, 4, 5])]);
     let fresh = logits(&mut self::engine(&weights, CpuOptions::default()), &[1, 2, 3, 4, 5], 5);
-    assert_same_bits(&untouched[0], &fresh, "after refused steps");
+    assert_same_bits("after refused steps", &untouched[0], &fresh);
     engine.close(seq);
     engine.open(5).expect("closing made room");
 }

@@ -70,6 +70,11 @@ fn built(arch: &str) -> PathBuf {
     folder
 }
 
+/// Whether long sweeps run: `GPTOSS_TEST_FULL` is set.
+pub fn full() -> bool {
+    std::env::var_os("GPTOSS_TEST_FULL").is_some()
+}
+
 /// Elements after an output that a kernel must leave alone.
 const GUARD: usize = 64;
 

@@ -110,6 +110,16 @@ pub fn assert_close(case: &str, got: &[f32], expected: &[Expected]) {
     }
 }
 
+/// Panics at the first element whose bits differ.
+#[track_caller]
+pub fn assert_same_bits(case: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len(), "{case}: number of results");
+    let differ = got.iter().zip(expected).position(|(a, b)| a.to_bits() != b.to_bits());
+    if let Some(i) = differ {
+        panic!("{case}[{i}]: got {:e}, expected {:e}", got[i], expected[i]);
+    }
+}
+
 /// A head rotated by `angles` (cosines, then sines) and rounded to bf16: two products and their
 /// sum, each rounded.
 pub fn rotated(head: &[f32], angles: &[f32]) -> Vec<Expected> {

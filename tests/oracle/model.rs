@@ -1,9 +1,39 @@
 //! The whole model in f64, one sequence, no cache: what every engine is compared with.
 
 use gptoss::model::{
-    Bytes, Dtype, ExpertWeights, Experts, Layer, Linear, Matrix, ModelConfig, Store, Weights,
+    Bytes, Dtype, ExpertWeights, Experts, Layer, Linear, Matrix, ModelConfig, Rope, Store, Weights,
 };
 use std::sync::Arc;
+
+/// A model of every part and of no size: what the tests of the engines vary.
+pub const BASE: ModelConfig = ModelConfig {
+    vocab_size: 61,
+    hidden_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    head_dim: 32,
+    intermediate_size: 32,
+    num_local_experts: 4,
+    num_experts_per_tok: 2,
+    sliding_window: 5,
+    windowed_layers: 0b1_0101,
+    max_position_embeddings: 4096,
+    rope: Rope {
+        theta: 150_000.0,
+        factor: 32.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        original_context: 4096,
+    },
+    rms_norm_eps: 1e-5,
+    swiglu_limit: 7.0,
+};
+
+/// `len` token ids without a short period.
+pub fn tokens(config: &ModelConfig, len: usize, seed: usize) -> Vec<u32> {
+    (0..len).map(|i| ((i * 7919 + 13 * seed) % config.vocab_size) as u32).collect()
+}
 
 /// How an engine keeps keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,16 +55,24 @@ impl Kv {
 
 /// Logits `[tokens][vocab]` of one sequence.
 pub fn forward(weights: &Weights, tokens: &[u32], kv: Kv) -> Vec<Vec<f64>> {
+    forward_margins(weights, tokens, kv).0
+}
+
+/// Logits as [`forward`] has them, and for each token by how much its experts were chosen: the
+/// smallest distance over the layers from the last router logit taken to the next.
+pub fn forward_margins(weights: &Weights, tokens: &[u32], kv: Kv) -> (Vec<Vec<f64>>, Vec<f64>) {
     let config = &weights.config;
     let embedding = dense(&weights.embedding);
     let mut x: Vec<Vec<f64>> =
         tokens.iter().map(|&t| row(&embedding, t as usize, config.hidden_size).to_vec()).collect();
+    let mut margins = vec![f64::INFINITY; tokens.len()];
     for (index, layer) in weights.layers.iter().enumerate() {
         attention(config, layer, config.window(index), kv, &mut x);
-        mixture(config, layer, &mut x);
+        mixture(config, layer, &mut x, &mut margins);
     }
     let unembedding = dense(&weights.unembedding);
-    x.iter().map(|x| times(&unembedding, &norm(config, x, &weights.norm))).collect()
+    let logits = |x: &Vec<f64>| times(&unembedding, &norm(config, x, &weights.norm));
+    (x.iter().map(logits).collect(), margins)
 }
 
 fn row(matrix: &[f64], index: usize, cols: usize) -> &[f64] {
@@ -138,30 +176,61 @@ fn rotate(config: &ModelConfig, position: usize, head: &[f64]) -> Vec<f64> {
     out
 }
 
-fn mixture(config: &ModelConfig, layer: &Layer, x: &mut [Vec<f64>]) {
+/// A token's normalised row, and its experts with their weights, best first.
+struct Routed {
+    t: Vec<f64>,
+    experts: Vec<(usize, f64)>,
+}
+
+fn route(config: &ModelConfig, layer: &Layer, router: &[f64], x: &[f64]) -> (Routed, f64) {
+    let t = norm(config, x, &layer.mlp_norm);
+    let logits = affine(router, &layer.router.bias, &t);
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    // Stable: the lowest index first among equals.
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    let chosen = &order[..config.num_experts_per_tok];
+    let next = order.get(chosen.len()).map_or(f64::NEG_INFINITY, |&e| logits[e]);
+    let scores: Vec<f64> = chosen.iter().map(|&e| logits[e]).collect();
+    let margin = scores[scores.len() - 1] - next;
+    let experts = chosen.iter().copied().zip(softmax(&scores)).collect();
+    (Routed { t, experts }, margin)
+}
+
+fn mixture(config: &ModelConfig, layer: &Layer, x: &mut [Vec<f64>], margins: &mut [f64]) {
     let router = dense(&layer.router.weight);
     let limit = f64::from(config.swiglu_limit);
-    let [first, second] = [&layer.gate_up, &layer.down]
-        .map(|e| (0..e.count).map(|i| expert(e, i)).collect::<Vec<Vec<f64>>>());
-    for x in x {
-        let t = norm(config, x, &layer.mlp_norm);
-        let logits = affine(&router, &layer.router.bias, &t);
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        // Stable: the lowest index first among equals.
-        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-        order.truncate(config.num_experts_per_tok);
-        let chosen: Vec<f64> = order.iter().map(|&e| logits[e]).collect();
-        for (&e, weight) in order.iter().zip(softmax(&chosen)) {
-            let bias =
-                |experts: &Experts| experts.bias[e * experts.rows..][..experts.rows].to_vec();
-            let inner: Vec<f64> = affine(&first[e], &bias(&layer.gate_up), &t)
+    let mut routed = Vec::new();
+    for (x, least) in x.iter().zip(margins) {
+        let (choice, margin) = route(config, layer, &router, x);
+        *least = least.min(margin);
+        routed.push(choice);
+    }
+    // Expert by expert, so that one at a time is held in f64: `[tokens][rank]`.
+    let mut results = vec![vec![Vec::new(); config.num_experts_per_tok]; x.len()];
+    for e in 0..config.num_local_experts {
+        let of_token = |(token, routed): (usize, &Routed)| {
+            routed.experts.iter().position(|&(own, _)| own == e).map(|rank| (token, rank))
+        };
+        let visits: Vec<(usize, usize)> = routed.iter().enumerate().filter_map(of_token).collect();
+        if visits.is_empty() {
+            continue;
+        }
+        let [first, second] = [&layer.gate_up, &layer.down].map(|experts| expert(experts, e));
+        let bias = |experts: &Experts| experts.bias[e * experts.rows..][..experts.rows].to_vec();
+        for (token, rank) in visits {
+            let inner: Vec<f64> = affine(&first, &bias(&layer.gate_up), &routed[token].t)
                 .chunks_exact(2)
                 .map(|pair| {
                     let (gate, linear) = (pair[0].min(limit), pair[1].clamp(-limit, limit));
                     gate / (1.0 + (-1.702 * gate).exp()) * (linear + 1.0)
                 })
                 .collect();
-            for (x, y) in x.iter_mut().zip(affine(&second[e], &bias(&layer.down), &inner)) {
+            results[token][rank] = affine(&second, &bias(&layer.down), &inner);
+        }
+    }
+    for ((x, routed), results) in x.iter_mut().zip(&routed).zip(results) {
+        for (&(_, weight), y) in routed.experts.iter().zip(results) {
+            for (x, y) in x.iter_mut().zip(y) {
                 *x += weight * y;
             }
         }
@@ -203,6 +272,29 @@ pub fn expert(experts: &Experts, index: usize) -> Vec<f64> {
             (0..rows * cols).map(|i| w[i % cols * rows + i / cols]).collect()
         }
     }
+}
+
+/// The model that `--dense q8` computes: attention and unembedding as MXINT8 keeps them, in bf16,
+/// which holds those values exactly.
+pub fn as_mxint8(weights: &Weights) -> Weights {
+    let matrix = |matrix: &Matrix| {
+        let bits: Vec<u16> =
+            dense(matrix).into_iter().map(|x| shared::bf16::from_f32(x as f32)).collect();
+        let values = crate::products::mxint8_values(&bits).into_iter();
+        let stored = values.flat_map(|x| shared::bf16::from_f32(x as f32).to_le_bytes());
+        // The first byte is left out.
+        let data = owned([0].into_iter().chain(stored).collect());
+        Matrix { dtype: Dtype::Bf16, data, ..*matrix }
+    };
+    let linear = |l: &Linear| Linear { weight: matrix(&l.weight), bias: l.bias.clone() };
+    let mut out = weights.clone();
+    for layer in &mut out.layers {
+        for part in [&mut layer.q, &mut layer.k, &mut layer.v, &mut layer.o] {
+            *part = linear(part);
+        }
+    }
+    out.unembedding = matrix(&weights.unembedding);
+    out
 }
 
 /// How random experts are stored.
