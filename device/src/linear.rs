@@ -12,7 +12,7 @@ use shared::block::{Family, ROWS};
 use shared::kernels::linear::*;
 
 use crate::arch;
-use crate::product::{lane_rows, skinny_ahead, tile_product, tiled_row};
+use crate::product::{skinny, skinny64, tile_product, tiled_row};
 use crate::tile::{ACC, Acc, FAMILY, acc_index};
 use crate::weights::{Bf16, Format, Mxint8};
 
@@ -50,36 +50,31 @@ impl Output {
 }
 
 #[inline(always)]
-unsafe fn linear_skinny<F: Format, const XT: usize, const DEPTH: usize>(
-    w: *const u8,
-    x: *const u8,
-    steps: u32,
-    output: Output,
-) {
-    let lane = arch::lane();
-    let waves = if XT == 1 { 1 } else { SKINNY64_WAVES };
-    let w_tile = arch::workgroup_id_x() * waves + arch::wave_id();
-    if w_tile * ROWS as u32 >= output.n {
-        return;
-    }
-    // SAFETY: the tile exists; rows past the last repeat it, and their results are not stored.
+unsafe fn linear_skinny<F: Format>(w: *const u8, x: *const u8, steps: u32, output: Output) {
+    let w_tile = arch::workgroup_id_x();
+    // SAFETY: the grid has a workgroup per tile of W, and x has the rows.
     unsafe {
-        let w_rows = w.add(w_tile as usize * steps as usize * F::STEP_BYTES);
-        let x_rows = core::array::from_fn(|tile| {
-            lane_rows(lane, |row| {
-                let row = (tile * ROWS) as u32 + row;
-                tiled_row(x, row.min(output.rows - 1), steps)
-            })
-        });
-        #[cfg(family = "nvptx")]
-        if XT == 1 && output.n < BULK_OUTPUTS {
-            let acc = crate::product::skinny_bulk::<F>(w_rows, x_rows[0], steps, lane);
-            return output.store(acc, w_tile, 0, lane);
-        }
-        let [acc] = skinny_ahead::<F, 1, XT, DEPTH>([w_rows], x_rows, steps, lane);
-        for tile in 0..XT {
-            output.store(acc[tile], w_tile, (tile * ROWS) as u32, lane);
-        }
+        let tile = w.add(w_tile as usize * steps as usize * F::STEP_BYTES);
+        let acc = skinny::<F, 1, { AHEAD.0 }>(|_| tile, x, output.rows, steps);
+        output.store(acc, w_tile, 0, arch::lane());
+    }
+}
+
+#[inline(always)]
+unsafe fn linear_skinny64<F: Format>(w: *const u8, x: *const u8, steps: u32, output: Output) {
+    let w0 = arch::workgroup_id_x() * skinny64_tiles(FAMILY);
+    let last = (output.n - 1) / ROWS as u32;
+    // SAFETY: tiles past the last repeat it, and their results are not stored; x has the rows.
+    unsafe {
+        skinny64::<F, { AHEAD.1 }>(
+            |i| w.add((w0 + i).min(last) as usize * steps as usize * F::STEP_BYTES),
+            x,
+            output.rows,
+            steps,
+            |w_tile, x_tile, acc| {
+                output.store(acc, w0 + w_tile, x_tile * ROWS as u32, arch::lane());
+            },
+        );
     }
 }
 
@@ -132,19 +127,21 @@ macro_rules! kernels {
     )*};
 }
 
-/// Steps loaded ahead for up to 16 and up to 64 rows: as many as registers allow beside the
-/// accumulators. An operand of gfx11 is four times as large as one of gfx9.
+/// How far loads run ahead, for up to 16 and up to 64 rows: stages of the ring on Hopper; elsewhere
+/// steps, as many as registers allow beside the accumulators. An operand of gfx11 is four times as
+/// large as one of gfx9.
 const AHEAD: (usize, usize) = match FAMILY {
     Family::Gfx9 => (8, 2),
     Family::Gfx11 => (4, 1),
-    Family::Gfx12 | Family::Nvptx => (4, 2),
+    Family::Gfx12 => (4, 2),
+    Family::Nvptx => (RING_STAGES, RING_STAGES),
 };
 
 kernels! {
-    linear_skinny_bf16 = linear_skinny::<Bf16, 1, { AHEAD.0 }>;
-    linear_skinny64_bf16 = linear_skinny::<Bf16, 4, { AHEAD.1 }>;
+    linear_skinny_bf16 = linear_skinny::<Bf16>;
+    linear_skinny64_bf16 = linear_skinny64::<Bf16>;
     linear_tile_bf16 = linear_tile::<Bf16>;
-    linear_skinny_mxint8 = linear_skinny::<Mxint8, 1, { AHEAD.0 }>;
-    linear_skinny64_mxint8 = linear_skinny::<Mxint8, 4, { AHEAD.1 }>;
+    linear_skinny_mxint8 = linear_skinny::<Mxint8>;
+    linear_skinny64_mxint8 = linear_skinny64::<Mxint8>;
     linear_tile_mxint8 = linear_tile::<Mxint8>;
 }

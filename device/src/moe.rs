@@ -4,7 +4,7 @@
 //! token's experts runs in the order of their rank. The only atomics count integers in workgroup
 //! memory.
 
-use shared::block::{BLOCK_BYTES, CHUNK_STRIDE_BYTES};
+use shared::block::{BLOCK_BYTES, CHUNK_STRIDE_BYTES, ROWS};
 use shared::kernels::moe::*;
 
 use crate::arch::{
@@ -127,15 +127,20 @@ pub unsafe extern "gpu-kernel" fn moe_sort(
     assignments: u32,
     experts: u32,
     tile_slots: u32,
+    slots: u32,
 ) {
     let (me, thread) = (workgroup_id_x(), thread_id());
     let counts: *mut u32 = workgroup_memory();
-    // SAFETY: the launch passes one word per expert and per thread.
-    let ranks = unsafe { counts.add(experts as usize) };
-
+    // SAFETY: the launch passes a word per expert, per thread and per group of threads, and two.
+    let (ranks, groups, before) = unsafe {
+        let ranks = counts.add(experts as usize);
+        let groups = ranks.add(THREADS as usize);
+        (ranks, groups, groups.add((THREADS / SORT_GROUP) as usize))
+    };
+    let words = experts + THREADS + THREADS / SORT_GROUP + 2;
     let mut i = thread;
-    while i < experts {
-        // SAFETY: i < experts.
+    while i < words {
+        // SAFETY: all of the launch's memory.
         unsafe { *counts.add(i as usize) = 0 };
         i += THREADS;
     }
@@ -152,42 +157,64 @@ pub unsafe extern "gpu-kernel" fn moe_sort(
             mine += u32::from(id == me);
         }
     }
-    // SAFETY: one word per thread.
-    unsafe { *ranks.add(thread as usize) = mine };
-    workgroup_barrier();
-
-    let (mut slot, mut tile) = (0, 0);
-    for expert in 0..me {
-        // SAFETY: expert < experts.
-        let count = unsafe { *counts.add(expert as usize) };
-        slot += count;
-        tile += count.div_ceil(tile_slots);
+    // SAFETY: one word per thread and group.
+    unsafe {
+        *ranks.add(thread as usize) = mine;
+        atomic_add(groups.add((thread / SORT_GROUP) as usize), mine);
     }
-    // SAFETY: me < experts.
-    let count = unsafe { *counts.add(me as usize) };
-    let own_tiles = count.div_ceil(tile_slots);
-    let mut t = thread;
-    while t < own_tiles {
-        // SAFETY: the list has room for every tile there can be.
+    workgroup_barrier();
+    // Slots and tiles of the experts before this one.
+    let mut expert = thread;
+    while expert < me {
+        // SAFETY: expert < experts.
         unsafe {
+            let count = *counts.add(expert as usize);
+            atomic_add(before, count.next_multiple_of(ROWS as u32));
+            atomic_add(before.add(1), count.div_ceil(tile_slots));
+        }
+        expert += THREADS;
+    }
+    workgroup_barrier();
+    // SAFETY: me < experts.
+    let (first, tile, count) = unsafe { (*before, *before.add(1), *counts.add(me as usize)) };
+    // SAFETY: the lists have room for every tile and slot there can be.
+    unsafe {
+        let own_tiles = count.div_ceil(tile_slots);
+        let mut t = thread;
+        while t < own_tiles {
             let entry = tiles.add(((tile + t) * TILE_WORDS) as usize);
             *entry = me;
-            *entry.add(1) = slot + t * tile_slots;
+            *entry.add(1) = first + t * tile_slots;
             *entry.add(2) = (count - t * tile_slots).min(tile_slots);
+            t += THREADS;
         }
-        t += THREADS;
-    }
-    if me == experts - 1 && thread == 0 {
-        // SAFETY: one word.
-        unsafe { *num_tiles = tile + own_tiles };
+        let mut end = first + count.next_multiple_of(ROWS as u32);
+        if me == experts - 1 {
+            end = slots;
+            if thread == 0 {
+                *num_tiles = tile + own_tiles;
+            }
+        }
+        let mut empty = first + count + thread;
+        while empty < end {
+            *assignment_of.add(empty as usize) = EMPTY;
+            empty += THREADS;
+        }
     }
 
-    for before in 0..thread {
-        // SAFETY: before < THREADS.
-        slot += unsafe { *ranks.add(before as usize) };
+    let mut slot = first;
+    let group = thread / SORT_GROUP;
+    // SAFETY: all below the thread.
+    unsafe {
+        for group in 0..group {
+            slot += *groups.add(group as usize);
+        }
+        for before in group * SORT_GROUP..thread {
+            slot += *ranks.add(before as usize);
+        }
     }
     for i in from..to {
-        // SAFETY: i and slot are below `assignments`.
+        // SAFETY: i is below `assignments`, the slot among the expert's.
         unsafe {
             if *ids.add(i as usize) == me {
                 *assignment_of.add(slot as usize) = i;
@@ -209,19 +236,20 @@ pub unsafe extern "gpu-kernel" fn moe_gather(
     x: *const u8,
     assignment_of: *const u32,
     out: *mut u8,
-    assignments: u32,
     steps: u32,
     top_k: u32,
 ) {
     let (chunk, first) = (thread_id() % 64, thread_id() / 64);
     let slot = workgroup_id_y() * 16 + chunk % 16;
-    if slot >= assignments {
+    // SAFETY: the list has every slot of the grid.
+    let assignment = unsafe { *assignment_of.add(slot as usize) };
+    if assignment == EMPTY {
         return;
     }
     let at = (chunk / 16) as usize * CHUNK_STRIDE_BYTES;
     // SAFETY: the slot is filled; both matrices have its row and `steps` steps.
     unsafe {
-        let row = *assignment_of.add(slot as usize) / top_k;
+        let row = assignment / top_k;
         let (from, to) = (tiled_row(x, row, steps).add(at), tiled_row(out, slot, steps).add(at));
         let mut step = workgroup_id_x() * GATHER_STEPS + first;
         let end = ((workgroup_id_x() + 1) * GATHER_STEPS).min(steps);

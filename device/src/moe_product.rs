@@ -6,24 +6,22 @@
 //! Second: `y = W2 act + b2` in f32.
 
 use shared::block::{ROWS, STEP, tiled_index};
+use shared::kernels::linear::RING_STAGES;
 use shared::kernels::moe::*;
 
 use crate::arch::{self, exp2, pack_bf16, rcp};
-use crate::product::{lane_rows, skinny_ahead, tile_product, tiled_row};
+use crate::product::{skinny, tile_product, tiled_row};
 use crate::tile::{ACC, Acc, FAMILY, acc_index};
 use crate::weights::{Bf16, Format, Mxfp4};
 use shared::block::Family;
 
-/// Steps loaded ahead by the first and the second product: bytes on their way are what hides
-/// memory latency, and a step of MXFP4 is few. As many as registers allow.
-const fn ahead<F: Format>() -> (usize, usize) {
-    let packed = F::STEP_BYTES < shared::block::BLOCK_BYTES;
-    match FAMILY {
-        Family::Nvptx if packed => (5, 8),
-        Family::Gfx9 => (4, 8),
-        _ => (3, 4),
-    }
-}
+/// How far loads of the skinny products run ahead: stages of the ring on Hopper; elsewhere steps,
+/// as many as registers allow, because bytes on their way are what hides memory latency.
+const AHEAD: usize = match FAMILY {
+    Family::Gfx9 => 8,
+    Family::Gfx11 | Family::Gfx12 => 4,
+    Family::Nvptx => RING_STAGES,
+};
 
 /// Some slots of one expert.
 struct Slots {
@@ -64,11 +62,9 @@ struct GateUp {
     w: *const u8,
     bias: *const f32,
     x: *const u8,
-    assignment_of: *const u32,
     act: *mut u16,
     units: u32,
     steps: u32,
-    top_k: u32,
     limit: f32,
 }
 
@@ -89,20 +85,6 @@ impl GateUp {
         let tile = expert * self.w_tiles() as usize + tile as usize;
         // SAFETY: the caller's promise.
         unsafe { self.w.add(tile * self.steps as usize * F::STEP_BYTES) }
-    }
-
-    /// First chunk of the token in slot `slot`.
-    ///
-    /// # Safety
-    ///
-    /// The slot is filled.
-    #[inline(always)]
-    unsafe fn x_row(self, slot: u32) -> *const u8 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let row = *self.assignment_of.add(slot as usize) / self.top_k;
-            tiled_row(self.x, row, self.steps)
-        }
     }
 
     /// SwiGLU of one pair of tiles, stored for the slots from tile row `row0` on.
@@ -142,18 +124,36 @@ fn swiglu(gate: f32, up: f32, limit: f32) -> f32 {
 }
 
 #[inline(always)]
-unsafe fn gate_up_skinny<F: Format, const AHEAD: usize>(args: GateUp, slots: Slots) {
-    let lane = arch::lane();
-    let pair = arch::workgroup_id_x();
-    if 2 * pair >= args.w_tiles() {
-        return;
-    }
-    // SAFETY: the pair of tiles exists and the slots are filled.
+unsafe fn gate_up_skinny<F: Format>(args: GateUp, slots: Slots) {
+    const WAVES: usize = SKINNY_WAVES as usize;
+    let (wave, lane) = (arch::wave_id(), arch::lane());
+    let w0 = arch::workgroup_id_x() * SKINNY_WAVES;
+    let last = args.w_tiles() - 1;
+    // SAFETY: tiles past the last repeat it and are not stored; the slots are filled.
     unsafe {
-        let w = [2 * pair, 2 * pair + 1].map(|tile| args.w_tile::<F>(slots.expert, tile));
-        let x = lane_rows(lane, |row| args.x_row(slots.slot(row)));
-        let [[gate], [up]] = skinny_ahead::<F, 2, 1, AHEAD>(w, [x], args.steps, lane);
-        args.store(&slots, gate, up, pair, 0, lane);
+        let acc = skinny::<F, WAVES, AHEAD>(
+            |i| args.w_tile::<F>(slots.expert, (w0 + i).min(last)),
+            tiled_row(args.x, slots.first, args.steps),
+            slots.count,
+            args.steps,
+        );
+        // The wave of the ups hands them to that of their gates, before it.
+        let memory: *mut f32 = arch::workgroup_memory();
+        let pair = memory.add(wave as usize / 2 * ACC * arch::WAVE as usize + lane as usize);
+        arch::workgroup_barrier(); // nobody reads the operands that were there
+        if wave % 2 == 1 {
+            for i in 0..ACC {
+                *pair.add(i * arch::WAVE as usize) = acc[i];
+            }
+        }
+        arch::workgroup_barrier(); // the ups are there
+        if wave % 2 == 0 && w0 + wave < last {
+            let mut up = arch::ZERO;
+            for i in 0..ACC {
+                up[i] = *pair.add(i * arch::WAVE as usize);
+            }
+            args.store(&slots, acc, up, (w0 + wave) / 2, 0, lane);
+        }
     }
 }
 
@@ -226,18 +226,22 @@ impl Down {
 }
 
 #[inline(always)]
-unsafe fn down_skinny<F: Format, const AHEAD: usize>(args: Down, slots: Slots) {
-    let lane = arch::lane();
-    let w_tile = arch::workgroup_id_x();
-    if w_tile * ROWS as u32 >= args.n {
-        return;
-    }
-    // SAFETY: the tile exists and the slots are filled.
+unsafe fn down_skinny<F: Format>(args: Down, slots: Slots) {
+    const WAVES: usize = SKINNY_WAVES as usize;
+    let w0 = arch::workgroup_id_x() * SKINNY_WAVES;
+    let last = args.n / ROWS as u32 - 1;
+    // SAFETY: tiles past the last repeat it and are not stored; the slots are filled.
     unsafe {
-        let w = args.w_tile::<F>(slots.expert, w_tile);
-        let x = lane_rows(lane, |row| tiled_row(args.act, slots.slot(row), args.steps));
-        let [[acc]] = skinny_ahead::<F, 1, 1, AHEAD>([w], [x], args.steps, lane);
-        args.store(&slots, acc, w_tile, 0, lane);
+        let acc = skinny::<F, WAVES, AHEAD>(
+            |i| args.w_tile::<F>(slots.expert, (w0 + i).min(last)),
+            tiled_row(args.act, slots.first, args.steps),
+            slots.count,
+            args.steps,
+        );
+        let w_tile = w0 + arch::wave_id();
+        if w_tile <= last {
+            args.store(&slots, acc, w_tile, 0, arch::lane());
+        }
     }
 }
 
@@ -273,23 +277,20 @@ macro_rules! kernels {
         ///
         /// # Safety
         ///
-        /// The launch contract of the table: `tiles` lists filled slots of existing experts,
-        /// `assignment_of` existing rows; `units` is a multiple of 32, `steps >= 1`.
+        /// The launch contract of the table: `tiles` lists filled slots of existing experts; `units` is a multiple of 32, `steps >= 1`.
         #[unsafe(no_mangle)]
         pub unsafe extern "gpu-kernel" fn $gate_up(
             w: *const u8,
             bias: *const f32,
             x: *const u8,
-            assignment_of: *const u32,
             tiles: *const u32,
             num_tiles: *const u32,
             act: *mut u16,
             units: u32,
             steps: u32,
-            top_k: u32,
             limit: f32,
         ) {
-            let args = GateUp { w, bias, x, assignment_of, act, units, steps, top_k, limit };
+            let args = GateUp { w, bias, x, act, units, steps, limit };
             // SAFETY: the kernel's contract.
             unsafe {
                 if let Some(slots) = Slots::of_workgroup(tiles, num_tiles) {
@@ -327,8 +328,8 @@ macro_rules! kernels {
 }
 
 kernels! {
-    moe_gate_up_skinny_mxfp4 = gate_up_skinny::<Mxfp4, { ahead::<Mxfp4>().0 }>, moe_down_skinny_mxfp4 = down_skinny::<Mxfp4, { ahead::<Mxfp4>().1 }>;
-    moe_gate_up_skinny_bf16 = gate_up_skinny::<Bf16, { ahead::<Bf16>().0 }>, moe_down_skinny_bf16 = down_skinny::<Bf16, { ahead::<Bf16>().1 }>;
+    moe_gate_up_skinny_mxfp4 = gate_up_skinny::<Mxfp4>, moe_down_skinny_mxfp4 = down_skinny::<Mxfp4>;
+    moe_gate_up_skinny_bf16 = gate_up_skinny::<Bf16>, moe_down_skinny_bf16 = down_skinny::<Bf16>;
     moe_gate_up_tile_mxfp4 = gate_up_tile::<Mxfp4>, moe_down_tile_mxfp4 = down_tile::<Mxfp4>;
     moe_gate_up_tile_bf16 = gate_up_tile::<Bf16>, moe_down_tile_bf16 = down_tile::<Bf16>;
 }

@@ -1,27 +1,29 @@
 //! The two ways to sum tile products over k, used by every GEMM-like kernel.
 //!
-//! The skinny ones are for few tokens: each wave streams its own rows of W, and nothing is shared.
-//! [`skinny_ahead`] loads several steps ahead into registers; on Hopper `skinny_bulk` has the copy
-//! engine fill workgroup memory, which keeps more bytes on their way when waves are few.
+//! The skinny ones are for few tokens, and limited by the stream of W: [`skinny`] for up to 16,
+//! [`skinny64`] for up to 64. On AMD each wave loads its own rows of W several steps ahead into
+//! registers; on Hopper the copy engine fills workgroup memory, which keeps more bytes on their way.
 //! [`tile_product`] is for many tokens: a workgroup copies blocks of W and X to workgroup memory
 //! and shares them. All add the same products in the same order, so their results are equal bit
 //! for bit.
 
-mod ahead;
-#[cfg(family = "nvptx")]
-mod bulk;
+#[cfg_attr(family = "nvptx", path = "product/ring.rs")]
+#[cfg_attr(not(family = "nvptx"), path = "product/ahead.rs")]
+mod few;
 #[cfg_attr(family = "nvptx", path = "product/hopper.rs")]
 #[cfg_attr(not(family = "nvptx"), path = "product/staged.rs")]
 mod tiled;
 
-pub use ahead::skinny_ahead;
-#[cfg(family = "nvptx")]
-pub use bulk::skinny_bulk;
+pub use few::{skinny, skinny64};
 use shared::block::ROWS;
+use shared::kernels::linear::skinny64_tiles;
 pub use tiled::tile_product;
 
-use crate::tile::{Acc, LANE_ROWS, Operand, lane_row, mma_half};
+use crate::tile::{Acc, FAMILY, LANE_ROWS, Operand, lane_row, mma_half};
 use crate::weights::Format;
+
+/// Row tiles of W of a workgroup of [`skinny64`].
+const SKINNY64_TILES: usize = skinny64_tiles(FAMILY) as usize;
 
 /// Where the rows of X that a lane reads begin: their first chunk in the block of step 0.
 pub type Rows = [*const u8; LANE_ROWS];

@@ -25,6 +25,20 @@ pub const ACC: usize = Mma::C_PER_LANE as usize;
 /// This lane's part of a result, in the order of [`acc_index`].
 pub type Acc = arch::CFrag;
 
+#[cfg(not(family = "nvptx"))]
+impl Operand {
+    /// [`Self::load`] of a block of W.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::load`].
+    #[inline(always)]
+    pub unsafe fn load_w(block: *const u8, lane: u32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load(block, lane) }
+    }
+}
+
 impl Operand {
     /// This lane's part of the block at `block`.
     ///

@@ -24,7 +24,7 @@ pub trait Format {
     /// A lane's part of a block, as loaded: a few words that wait for their use.
     type Raw: Copy;
 
-    /// Loads this lane's part of the block at `block`.
+    /// Loads this lane's part of the block at `block`, on NVIDIA in workgroup memory. Collective.
     ///
     /// # Safety
     ///
@@ -53,7 +53,7 @@ impl Format for Bf16 {
     #[inline(always)]
     unsafe fn load(block: *const u8, lane: u32) -> Operand {
         // SAFETY: the caller's promise.
-        unsafe { Operand::load(block, lane) }
+        unsafe { Operand::load_w(block, lane) }
     }
 
     #[inline(always)]

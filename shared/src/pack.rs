@@ -21,31 +21,44 @@ pub const MXFP4_SCALES: core::ops::RangeInclusive<u8> = 2..=128;
 pub const MXINT8_SCALES: core::ops::RangeInclusive<u8> = 8..=128;
 
 /// Where element `k` (0 to 31) of a row sits: the position of its nibble or byte in the row's
-/// packed order. Both packed formats use it; position `p` of MXFP4 is nibble `p % 8` of the
-/// row's 32-bit word `p / 8`.
+/// packed order. Both packed formats use it; position `p` of MXFP4 is element `p % 8` of the
+/// row's 32-bit word `p / 8`: [`mxfp4_bits`].
 ///
-/// - gfx9, gfx11: chunk by chunk (a word of MXFP4 is a chunk). Within a chunk of MXFP4 the low
-///   nibbles are elements 0 to 3 and the high nibbles 4 to 7: [`mxfp4_nibble`].
+/// - gfx9, gfx11: chunk by chunk (a word of MXFP4 is a chunk).
 /// - gfx12: chunks 0, 2, 1, 3, so that the two chunks of a half-wave are neighbours.
-/// - nvptx: word `q` holds what lane `q` of four multiplies: k `4q..4q + 4` of each 16.
+/// - nvptx: word `q` holds what lane `q` of four multiplies: k `2q`, `2q + 1`, `2q + 8` and `2q + 9`
+///   of each 16.
 pub const fn position(family: Family, k: usize) -> usize {
     match family {
         Family::Gfx9 | Family::Gfx11 => k,
         Family::Gfx12 => [0, 2, 1, 3][k / 8] * 8 + k % 8,
-        Family::Nvptx => k % 16 / 4 * 8 + k / 16 * 4 + k % 4,
+        Family::Nvptx => k % 8 / 2 * 8 + k / 16 * 4 + k % 16 / 8 * 2 + k % 2,
     }
 }
 
-/// Bit at which element `i` of eight starts in a word of MXFP4.
+/// The bits of a word of MXFP4 that hold `code` as element `i` of its eight.
 ///
-/// AMD looks bytes up with `v_perm_b32`: elements 0 to 3 are the low nibbles of the four bytes.
-/// NVIDIA multiplies pairs of bf16: element `2t` is nibble `t` of the low half-word, `2t + 1` of
-/// the high one.
-pub const fn mxfp4_nibble(family: Family, i: usize) -> u32 {
-    let i = i as u32;
+/// AMD looks bytes up with `v_perm_b32`: elements 0 to 3 are the low nibbles of the four bytes, 4 to
+/// 7 the high ones. NVIDIA multiplies pairs of bf16: elements `2t` and `2t + 1` lie alike in the low
+/// and the high half-word, their bits where few shifts bring the sign to bit 15 and the rest to bits
+/// 6 to 8 of both at once.
+pub const fn mxfp4_bits(family: Family, i: usize, code: u8) -> u32 {
+    let code = code as u32;
     match family {
-        Family::Nvptx => i % 2 * 16 + i / 2 * 4,
-        _ => i % 4 * 8 + i / 4 * 4,
+        Family::Nvptx => {
+            let (sign_at, magnitude_at) = [(15, 6), (12, 3), (14, 0), (13, 9)][i / 2];
+            ((code >> 3) << sign_at | (code & 7) << magnitude_at) << (i % 2 * 16)
+        }
+        _ => code << (i % 4 * 8 + i / 4 * 4),
+    }
+}
+
+/// The byte that stands for MXFP4 scale `scale`, one of [`MXFP4_SCALES`], in a block. On NVIDIA it
+/// is the exponent of the bf16 that the pairs are multiplied by.
+pub const fn mxfp4_scale(family: Family, scale: u8) -> u8 {
+    match family {
+        Family::Nvptx => scale + 126,
+        _ => scale,
     }
 }
 
@@ -63,9 +76,9 @@ pub const fn mxint8_row_offset(row: usize) -> usize {
 pub fn mxfp4_row(family: Family, packed: &[u8; mxfp4::BLOCK_BYTES], row: &mut [u8; 16]) {
     let mut words = [0u32; 4];
     for k in 0..STEP {
-        let code = u32::from(packed[k / 2] >> (k % 2 * 4)) & 15;
+        let code = packed[k / 2] >> (k % 2 * 4) & 15;
         let p = position(family, k);
-        words[p / 8] |= code << mxfp4_nibble(family, p % 8);
+        words[p / 8] |= mxfp4_bits(family, p % 8, code);
     }
     for (bytes, word) in row.chunks_exact_mut(4).zip(words) {
         bytes.copy_from_slice(&word.to_le_bytes());
@@ -120,7 +133,7 @@ mod tests {
     const FAMILIES: [Family; 4] = [Family::Gfx9, Family::Gfx11, Family::Gfx12, Family::Nvptx];
 
     #[test]
-    fn positions_and_nibbles_are_permutations() {
+    fn positions_and_bits_are_permutations() {
         for family in FAMILIES {
             let mut seen = 0u32;
             for k in 0..STEP {
@@ -129,7 +142,9 @@ mod tests {
             assert_eq!(seen, u32::MAX, "{family:?}");
             let mut bits = 0u32;
             for i in 0..8 {
-                bits |= 15 << mxfp4_nibble(family, i);
+                for code in [1, 2, 4, 8] {
+                    bits |= mxfp4_bits(family, i, code);
+                }
             }
             assert_eq!(bits, u32::MAX, "{family:?}");
         }

@@ -7,6 +7,7 @@ use oracle::products::{Source, Weights, bf16_weights, exact, mxfp4_weights, outp
 use oracle::random::{uniform_bf16, uniform_f32, words};
 use shared::bf16;
 use shared::block::{ROWS, STEP, tiled_index, tiled_len};
+use shared::kernels::moe::EMPTY;
 
 use crate::gpu::{Output, kernels, stream};
 
@@ -73,7 +74,7 @@ impl Order {
     fn of(stream: &Stream, routing: Routing, path: ExpertPath, ids: &[u32]) -> Order {
         let max_tiles = routing.max_tiles(path, kernels().family());
         let order = Order {
-            assignment_of: Output::new(stream, ids.len()),
+            assignment_of: Output::new(stream, routing.max_slots()),
             slot_of: Output::new(stream, ids.len()),
             tiles: Output::new(stream, 3 * max_tiles),
             num_tiles: Output::new(stream, 1),
@@ -118,8 +119,14 @@ fn id_cases() -> Vec<(&'static str, Routing, Vec<u32>)> {
 fn sort_is_stable_and_its_tiles_cover_every_slot_once() {
     let stream = stream();
     for (case, routing, ids) in id_cases() {
-        let mut expected: Vec<u32> = (0..ids.len() as u32).collect();
-        expected.sort_by_key(|&assignment| ids[assignment as usize]);
+        // Every expert's assignments in order, then empty slots up to the next multiple of 16.
+        let mut expected = Vec::new();
+        for expert in 0..routing.experts as u32 {
+            expected.extend((0..ids.len() as u32).filter(|&i| ids[i as usize] == expert));
+            expected.resize(expected.len().next_multiple_of(ROWS), EMPTY);
+        }
+        assert!(expected.len() <= routing.max_slots(), "{case}");
+        expected.resize(routing.max_slots(), EMPTY);
         for path in PATHS {
             let order = Order::of(&stream, routing, path, &ids);
             let assignment_of = order.assignment_of.read(&stream);
@@ -129,18 +136,20 @@ fn sort_is_stable_and_its_tiles_cover_every_slot_once() {
             }
             let count = order.num_tiles.read(&stream)[0] as usize;
             let tiles = order.tiles.read(&stream);
-            let mut covered = vec![0; ids.len()];
+            let mut covered = vec![0; assignment_of.len()];
             for tile in tiles.chunks_exact(3).take(count) {
                 let [expert, first, slots] = [tile[0], tile[1], tile[2]];
                 let most = path.slots(kernels().family());
                 assert!((1..=most).contains(&slots), "{case} {path:?}: {tile:?}");
+                assert_eq!(first % ROWS as u32, 0, "{case} {path:?}: {tile:?}");
                 for slot in first..first + slots {
                     covered[slot as usize] += 1;
                     let assignment = assignment_of[slot as usize];
                     assert_eq!(ids[assignment as usize], expert, "{case} {path:?}: {tile:?}");
                 }
             }
-            assert!(covered.iter().all(|&n| n == 1), "{case} {path:?}: {covered:?}");
+            let filled = assignment_of.iter().map(|&assignment| u32::from(assignment != EMPTY));
+            assert!(covered.iter().copied().eq(filled), "{case} {path:?}: {covered:?}");
         }
     }
 }
@@ -225,41 +234,47 @@ fn untiled(tiles: &[u16], [rows, k]: [usize; 2]) -> Vec<f32> {
     cells.map(|(row, col)| bf16::to_f32(tiles[tiled_index(row, col, k / STEP)])).collect()
 }
 
-/// `[assignments, units]` by slot, tiled as the device wrote it.
+/// `[assignments, units]` by assignment.
 fn gate_up(
     routing: Routing,
     path: ExpertPath,
     experts: &Experts,
     ids: &[u32],
     x: &[u16],
-) -> Vec<u16> {
+) -> Vec<f32> {
     let stream = stream();
     let order = Order::of(&stream, routing, path, ids);
-    let (units, k) = (experts.n / 2, experts.k);
+    let (units, k, slots) = (experts.n / 2, experts.k, routing.max_slots());
     let x = tiled(&stream, x, [routing.rows, k]);
-    let gathered =
-        DeviceBuffer::<u16>::new(stream.device(), tiled_len(ids.len(), k)).expect("memory");
-    stream.fill(gathered.view(), 0).expect("zeros");
-    let act = Output::new(&stream, tiled_len(ids.len(), units));
-    let x = match path {
-        ExpertPath::Skinny => x.view(),
-        ExpertPath::Tile => {
-            let slots = order.assignment_of.view();
-            // SAFETY: the order is of this routing.
-            unsafe { kernels().moe_gather(&stream, routing, k, x.view(), slots, gathered.view()) }
-                .expect("moe_gather");
-            gathered.view()
-        }
-    };
-    experts.with(&stream, |weights| {
-        let sorted = order.view();
-        // SAFETY: the order is of this routing and path.
-        unsafe {
-            kernels().moe_gate_up(&stream, routing, path, weights, sorted, x, act.view(), LIMIT)
-        }
-        .expect("moe_gate_up");
-        act.read(&stream)
-    })
+    // Poison in the rows of empty slots must not reach the others.
+    let gathered = Output::<u16>::new(&stream, tiled_len(slots, k));
+    let act = Output::new(&stream, tiled_len(slots, units));
+    experts
+        .with(&stream, |weights| {
+            let (sorted, x, rows) = (order.view(), x.view(), gathered.view());
+            // SAFETY: the order is of this routing and path.
+            unsafe {
+                kernels().moe_gather(&stream, routing, k, x, sorted.assignment_of, rows)?;
+                kernels().moe_gate_up(
+                    &stream,
+                    routing,
+                    path,
+                    weights,
+                    sorted,
+                    rows,
+                    act.view(),
+                    LIMIT,
+                )
+            }
+        })
+        .unwrap_or_else(|e| panic!("{e}"));
+    let act = untiled(&act.read(&stream), [slots, units]);
+    by_assignment(&act, units, &order.slot_of.read(&stream))
+}
+
+/// The rows, of `n`, of filled slots, in the order of their assignments.
+fn by_assignment(rows: &[f32], n: usize, slot_of: &[u32]) -> Vec<f32> {
+    slot_of.iter().flat_map(|&slot| &rows[slot as usize * n..][..n]).copied().collect()
 }
 
 /// `act` of one unit from its gate and up, and what rounding may do to it.
@@ -278,12 +293,6 @@ fn swiglu(gate: Expected, up: Expected) -> Expected {
     Expected { value, bound: before + half_ulp_bf16(value.abs() + before) }
 }
 
-fn assignment_order(ids: &[u32]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..ids.len()).collect();
-    order.sort_by_key(|&assignment| ids[assignment]);
-    order
-}
-
 #[test]
 fn gate_up_matches_the_oracle() {
     for (case, routing, ids) in id_cases() {
@@ -292,10 +301,9 @@ fn gate_up_matches_the_oracle() {
             let experts = Experts::new(routing.experts, format, [2 * units, k], pack::gate_up_row);
             let x = uniform_bf16(routing.rows * k, 50);
             let tokens = exact(&x);
-            let results = PATHS.map(|path| gate_up(routing, path, &experts, &ids, &x));
-            let got = results.each_ref().map(|act| untiled(act, [ids.len(), units]));
+            let got = PATHS.map(|path| gate_up(routing, path, &experts, &ids, &x));
             assert_eq!(got[0], got[1], "{case} {format:?}: the paths differ");
-            for (slot, assignment) in assignment_order(&ids).into_iter().enumerate() {
+            for assignment in 0..ids.len() {
                 let x = &tokens[assignment / routing.top_k * k..][..k];
                 let expert = ids[assignment] as usize;
                 let unit = |unit: usize| {
@@ -307,8 +315,8 @@ fn gate_up_matches_the_oracle() {
                     swiglu(gate, up)
                 };
                 let expected: Vec<Expected> = (0..units).map(unit).collect();
-                let name = format!("{case} {format:?}, slot {slot}");
-                assert_close(&name, &got[0][slot * units..][..units], &expected);
+                let name = format!("{case} {format:?}, assignment {assignment}");
+                assert_close(&name, &got[0][assignment * units..][..units], &expected);
             }
         }
     }
@@ -321,20 +329,13 @@ fn down_matches_the_oracle() {
         for format in FORMATS {
             let (n, k) = (80, 96);
             let experts = Experts::new(routing.experts, format, [n, k], |row| row);
-            let act = uniform_bf16(ids.len() * k, 60);
-            let device_act = tiled(&stream, &act, [ids.len(), k]);
+            let slots = routing.max_slots();
+            let act = uniform_bf16(slots * k, 60);
+            let device_act = tiled(&stream, &act, [slots, k]);
             let act = exact(&act);
-            let mut expected = Vec::new();
-            for (slot, assignment) in assignment_order(&ids).into_iter().enumerate() {
-                let expert = ids[assignment] as usize;
-                expected.extend((0..n).map(|p| {
-                    let (w, bias) = experts.row(expert, p);
-                    output(&act[slot * k..][..k], w, bias, None)
-                }));
-            }
             let results = PATHS.map(|path| {
                 let order = Order::of(&stream, routing, path, &ids);
-                let y = Output::new(&stream, ids.len() * n);
+                let y = Output::new(&stream, slots * n);
                 experts.with(&stream, |weights| {
                     let (sorted, act) = (order.view(), device_act.view());
                     // SAFETY: the order is of this routing and path.
@@ -342,9 +343,18 @@ fn down_matches_the_oracle() {
                         kernels().moe_down(&stream, routing, path, weights, sorted, act, y.view())
                     }
                     .expect("moe_down");
-                    y.read(&stream)
-                })
+                });
+                (by_assignment(&y.read(&stream), n, &order.slot_of.read(&stream)), order)
             });
+            let slot_of = results[0].1.slot_of.read(&stream);
+            let results = results.map(|(y, _)| y);
+            let mut expected = Vec::new();
+            for (&slot, &expert) in slot_of.iter().zip(&ids) {
+                expected.extend((0..n).map(|p| {
+                    let (w, bias) = experts.row(expert as usize, p);
+                    output(&act[slot as usize * k..][..k], w, bias, None)
+                }));
+            }
             assert_close(&format!("{case} {format:?}"), &results[0], &expected);
             assert_eq!(results[0], results[1], "{case} {format:?}: the paths differ");
         }
@@ -357,7 +367,7 @@ fn combine_adds_experts_in_the_order_of_their_rank() {
     for (case, routing, ids) in id_cases() {
         for n in [1, 1024, 1025] {
             let order = Order::of(&stream, routing, ExpertPath::Skinny, &ids);
-            let y = uniform_f32(ids.len() * n, 70);
+            let y = uniform_f32(routing.max_slots() * n, 70);
             let weights = uniform_f32(ids.len(), 71);
             let old = uniform_f32(routing.rows * n, 72);
             let slot_of = order.slot_of.read(&stream);

@@ -124,7 +124,7 @@ pub fn copy_commit() {}
 
 /// Waits until at most `PENDING` of this thread's latest groups are still on their way.
 #[inline(always)]
-pub fn copy_wait<const PENDING: u32>() {}
+pub fn copy_wait<const PENDING: usize>() {}
 
 /// [`load_a`] of workgroup memory. Collective.
 ///

@@ -193,7 +193,7 @@ pub fn copy_commit() {
 
 /// Waits until at most `PENDING` of this thread's latest groups are still on their way.
 #[inline(always)]
-pub fn copy_wait<const PENDING: u32>() {
+pub fn copy_wait<const PENDING: usize>() {
     // SAFETY: only waits.
     unsafe { asm!("cp.async.wait_group {};", const PENDING, options(nostack)) };
 }

@@ -107,7 +107,7 @@ pub unsafe fn tile_product<F: Format>(
         fill(stage);
     }
     for stage in 0..stages {
-        copy_wait::<{ STAGES as u32 - 2 }>();
+        copy_wait::<{ STAGES - 2 }>();
         // SAFETY: inside this stage and the decoded buffers; the product two stages back, which
         // read this buffer, was waited for below.
         let (w_from, x_from) = unsafe {

@@ -1,8 +1,9 @@
 //! Hopper: `mma.sync.m16n8k16` with rows of A from X and columns of B from W, four per tile product.
 //!
-//! Within 16 k the instruction's order does not matter, so from blocks a lane takes four consecutive
-//! k (8 bytes) where the documented layout has two pairs; both operands do it alike. Attention keeps
-//! the documented order, in which a tile of scores is an operand.
+//! Within 16 k the instruction's order does not matter, as long as both operands have the same. From
+//! global memory [`Operand::load`] takes four consecutive k (8 bytes) where the documented layout has
+//! two pairs; everything else keeps the documented order, in which `ldmatrix` brings operands from
+//! workgroup memory and a tile of scores is one.
 
 use shared::block::{CHUNK_STRIDE_BYTES, Family};
 use shared::frag::Frag as _;
@@ -104,6 +105,37 @@ impl Operand {
     pub fn words(&self, half: usize) -> [u32; 4] {
         let [x0, x1] = self.0[half].map(|v| v.0);
         [x0[0], x1[0], x0[1], x1[1]]
+    }
+}
+
+impl Operand {
+    /// This lane's part of a block of X in workgroup memory, in the documented order of k.
+    /// Collective.
+    ///
+    /// # Safety
+    ///
+    /// `block` is a readable 16-byte aligned block.
+    #[inline(always)]
+    pub unsafe fn load_x(block: *const u8, lane: u32) -> Self {
+        // Rows 0 to 7 and 8 to 15 of one column of chunks, then of the next: the registers of A.
+        let at = lane as usize * 16;
+        Self([0, 1].map(|half| {
+            let chunks = half * 2 * CHUNK_STRIDE_BYTES + at;
+            // SAFETY: chunks of this block.
+            let [a, b, c, d] = unsafe { arch::ldmatrix(block.add(chunks).cast()) };
+            [Vec8([a, c]), Vec8([b, d])]
+        }))
+    }
+
+    /// [`Self::load_x`] of a block of W.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::load_x`].
+    #[inline(always)]
+    pub unsafe fn load_w(block: *const u8, lane: u32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::columns(block, CHUNK_STRIDE_BYTES, |row| row, lane) }
     }
 }
 

@@ -34,20 +34,21 @@ pub fn int8_operand(words: [[[u32; 2]; WORDS]; LANE_ROWS], scales: [u8; LANE_ROW
 /// The four pairs of an MXFP4 word: two of the first 16 k, two of the second.
 ///
 /// The three magnitude bits, put at the bottom of bf16's exponent and the top of its mantissa,
-/// read as the element times 2^-126, subnormals included; one exact multiplication by
-/// 2^(scale - 1) makes it the value.
+/// read as the element times 2^-126, subnormals included; one exact multiplication makes it the
+/// value. `exponent` is that of the factor: `shared::pack::mxfp4_scale`. The bits lie where
+/// `shared::pack::mxfp4_bits` says.
 #[inline(always)]
-pub fn fp4_pairs(word: u32, scale: u8) -> [u32; 4] {
-    let factor = ((u32::from(scale) + 126) << 7) * 0x1_0001;
-    let pair = |sign: u32, magnitude: u32| {
-        mul_bf16x2(sign & 0x8000_8000 | magnitude & 0x01c0_01c0, factor)
-    };
+pub fn fp4_pairs(word: u32, exponent: u8) -> [u32; 4] {
+    const SIGN: u32 = 0x8000_8000;
+    const MAGNITUDE: u32 = 0x01c0_01c0;
+    let factor = u32::from(exponent) * 0x0080_0080;
     [
-        pair(word << 12, word << 6),
-        pair(word << 8, word << 2),
-        pair(word << 4, word >> 2),
-        pair(word, word >> 6),
+        word & (SIGN | MAGNITUDE),
+        word << 3 & (SIGN | MAGNITUDE),
+        word << 6 & MAGNITUDE | word << 1 & SIGN,
+        word >> 3 & MAGNITUDE | word << 2 & SIGN,
     ]
+    .map(|pair| mul_bf16x2(pair, factor))
 }
 
 /// The four pairs of eight MXINT8 bytes, in the same order.
@@ -70,14 +71,10 @@ pub fn int8_pairs([low, high]: [u32; 2], scale: u8) -> [u32; 4] {
     ]
 }
 
-/// The chunks of a row from the pairs of its four words, which hold four k of each 16.
+/// The chunks of a row from the pairs of its four words, one of each chunk in every word.
 #[inline(always)]
 pub fn chunks(words: [[u32; 4]; 4]) -> [Vec16; 4] {
-    [0, 1, 2, 3].map(|c| {
-        let (first, second) = (words[c % 2 * 2], words[c % 2 * 2 + 1]);
-        let at = c / 2 * 2;
-        Vec16([first[at], first[at + 1], second[at], second[at + 1]])
-    })
+    [0, 1, 2, 3].map(|c| Vec16(words.map(|pairs| pairs[c])))
 }
 
 /// Rows of four pairs, the first two of the block's first 16 k.

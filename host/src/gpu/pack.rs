@@ -111,13 +111,13 @@ pub fn mxfp4(
         out.fill(0);
         for (step, out) in out.chunks_exact_mut(BYTES).enumerate() {
             let (out_scales, out_rows) = out.split_at_mut(ROWS);
-            out_scales.fill(*pack::MXFP4_SCALES.start());
+            out_scales.fill(pack::mxfp4_scale(family, *pack::MXFP4_SCALES.start()));
             let (out_rows, _) = out_rows.as_chunks_mut::<{ mxfp4::BLOCK_BYTES }>();
             for r in 0..ROWS.min(n - tile * ROWS) {
                 let from = row(tile * ROWS + r);
                 let (block, scale) = (&blocks[from * steps + step], scales[from * steps + step]);
                 if pack::MXFP4_SCALES.contains(&scale) {
-                    out_scales[r] = scale;
+                    out_scales[r] = pack::mxfp4_scale(family, scale);
                 } else if block.iter().any(|byte| byte & 0x77 != 0) {
                     let column = step * STEP;
                     return Err(PackError::Mxfp4Scale { row: from, column, scale });

@@ -12,7 +12,8 @@ use crate::gpu::{DeviceBuffer, GpuError, Stream};
 /// Rows of logits computed at a time.
 pub const OUTPUT_ROWS: usize = 64;
 
-/// Buffers of a step. `R` is the most tokens of a step, `A` their assignments to experts.
+/// Buffers of a step. `R` is the most tokens of a step, `A` their assignments to experts, `S` the
+/// slots of those, empty ones included.
 pub struct Arena {
     /// Indices of the step, see `step::Plan`.
     pub indices: DeviceBuffer<u32>,
@@ -34,7 +35,7 @@ pub struct Arena {
     pub ids: DeviceBuffer<u32>,
     /// Their weights, `[A]`.
     pub weights: DeviceBuffer<f32>,
-    /// Assignment in each slot, `[A]`.
+    /// Assignment in each slot, `[S]`.
     pub assignment_of: DeviceBuffer<u32>,
     /// Slot of each assignment, `[A]`.
     pub slot_of: DeviceBuffer<u32>,
@@ -42,11 +43,11 @@ pub struct Arena {
     pub tiles: DeviceBuffer<u32>,
     /// `[1]`
     pub num_tiles: DeviceBuffer<u32>,
-    /// Rows by slot, `[A, hidden]`, tiled.
+    /// Rows by slot, `[S, hidden]`, tiled.
     pub gathered: DeviceBuffer<u16>,
-    /// First product's result, `[A, intermediate]`, tiled.
+    /// First product's result, `[S, intermediate]`, tiled.
     pub act: DeviceBuffer<u16>,
-    /// Second product's result, `[A, hidden]`.
+    /// Second product's result, `[S, hidden]`.
     pub y: DeviceBuffer<f32>,
     /// Rows that want logits, `[OUTPUT_ROWS, hidden]`, tiled.
     pub last: DeviceBuffer<u16>,
@@ -80,7 +81,7 @@ impl Sizes {
         let rows = options.max_step_tokens;
         let (hidden, top_k) = (config.hidden_size, config.num_experts_per_tok);
         let routing = Routing { rows, experts: config.num_local_experts, top_k };
-        let slots = routing.assignments();
+        let (assignments, slots) = (routing.assignments(), routing.max_slots());
         let tiles = [ExpertPath::Skinny, ExpertPath::Tile]
             .map(|path| routing.max_tiles(path, family))
             .into_iter()
@@ -101,10 +102,10 @@ impl Sizes {
             (4, parts * splits(config, options)),
             (2, tiled_len(rows, config.q_dim())),
             (4, rows * config.num_local_experts),
+            (4, assignments),
+            (4, assignments),
             (4, slots),
-            (4, slots),
-            (4, slots),
-            (4, slots),
+            (4, assignments),
             (4, tiles * TILE_WORDS as usize),
             (4, 1),
             (2, tiled_len(slots, hidden)),

@@ -354,21 +354,22 @@ impl GpuEngine {
         let (experts, top_k) = (config.num_local_experts, config.num_experts_per_tok);
         let hidden = config.hidden_size;
         let routing = Routing { rows, experts, top_k };
-        let slots = routing.assignments();
-        let path = if slots <= 16 * experts { ExpertPath::Skinny } else { ExpertPath::Tile };
+        let (assignments, slots) = (routing.assignments(), routing.max_slots());
+        let few = assignments <= 16 * experts;
+        let path = if few { ExpertPath::Skinny } else { ExpertPath::Tile };
         let tiles = routing.max_tiles(path, kernels.family());
 
         let t = arena.t.slice(..tiled_len(rows, hidden));
         let residual = arena.x.slice(..rows * hidden);
         kernels.rmsnorm_tiled(stream, residual, layer.mlp_norm.view(), t, config.rms_norm_eps)?;
         self.linear(rows, &layer.router, arena.t.view(), arena.router.view(), Store::Replace)?;
-        let ids = arena.ids.slice(..slots);
-        let weights = arena.weights.slice(..slots);
+        let ids = arena.ids.slice(..assignments);
+        let weights = arena.weights.slice(..assignments);
         let logits = arena.router.slice(..rows * experts);
         kernels.moe_route(stream, routing, logits, ids, weights)?;
         let sorted = Sorted {
             assignment_of: arena.assignment_of.slice(..slots),
-            slot_of: arena.slot_of.slice(..slots),
+            slot_of: arena.slot_of.slice(..assignments),
             tiles: arena.tiles.slice(..tiles * shared::kernels::moe::TILE_WORDS as usize),
             num_tiles: arena.num_tiles.view(),
         };
@@ -381,21 +382,8 @@ impl GpuEngine {
         // SAFETY: each list is what the launch before it makes for this routing and path.
         unsafe {
             kernels.moe_sort(stream, routing, path, ids, sorted)?;
-            let x = match path {
-                ExpertPath::Skinny => t,
-                ExpertPath::Tile => {
-                    let gathered = arena.gathered.slice(..tiled_len(slots, hidden));
-                    kernels.moe_gather(
-                        stream,
-                        routing,
-                        hidden,
-                        t,
-                        sorted.assignment_of,
-                        gathered,
-                    )?;
-                    gathered
-                }
-            };
+            let x = arena.gathered.slice(..tiled_len(slots, hidden));
+            kernels.moe_gather(stream, routing, hidden, t, sorted.assignment_of, x)?;
             let gate_up = view(&layer.gate_up);
             let limit = config.swiglu_limit;
             kernels.moe_gate_up(stream, routing, path, gate_up, sorted, x, act, limit)?;

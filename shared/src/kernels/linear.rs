@@ -10,8 +10,29 @@ pub const SKINNY64_WAVES: u32 = 4;
 /// Outputs of a workgroup of the tile kernels.
 pub const TILE_OUTPUTS: u32 = 128;
 
-/// Outputs of a workgroup of the kernels for up to 64 rows: a row tile per wave.
-pub const SKINNY64_OUTPUTS: u32 = SKINNY64_WAVES * ROWS as u32;
+/// Row tiles of W of a workgroup of the kernels for up to 64 rows. On Hopper its waves share them
+/// and each takes 16 rows of X; elsewhere each wave takes one, and all rows of X.
+pub const fn skinny64_tiles(family: Family) -> u32 {
+    match family {
+        Family::Nvptx => 2,
+        _ => SKINNY64_WAVES,
+    }
+}
+
+/// Steps of a stage of the ring that Hopper's skinny kernels keep in workgroup memory.
+pub const RING_STEPS: usize = 8;
+/// Stages of that ring.
+pub const RING_STAGES: usize = 4;
+
+/// Bytes of one stage of a ring of `w` row tiles of W, in blocks of `step_bytes`, and `x` of X.
+pub const fn ring_stage_bytes(w: usize, x: usize, step_bytes: usize) -> usize {
+    RING_STEPS * (w * step_bytes + x * BLOCK_BYTES)
+}
+
+/// Workgroup memory of a ring: its stages, and two barriers for each.
+pub const fn ring_lds(w: usize, x: usize, step_bytes: usize) -> u32 {
+    (RING_STAGES * (ring_stage_bytes(w, x, step_bytes) + 16)) as u32
+}
 
 /// Rows of X of a workgroup of the tile kernels.
 pub const fn tile_rows(family: Family) -> u32 {
@@ -56,7 +77,7 @@ macro_rules! linear {
                 accumulate: u32,
             ) {
                 threads(wave) = $threads(wave);
-                lds(args, family) = $lds(family, $step_bytes, args.n);
+                lds(args, family) = $lds(family, $step_bytes);
             }
         )*}
     };
@@ -77,45 +98,31 @@ pub const fn tile_threads(wave: u32) -> u32 {
     8 * wave
 }
 
-/// No workgroup memory.
-const fn no_lds(_family: Family, _step_bytes: usize, _n: u32) -> u32 {
-    0
-}
-
-/// Workgroup memory of a wave that streams a row tile of W through it: four stages of eight steps,
-/// and a barrier for each stage.
-const fn bulk_lds(step_bytes: usize) -> u32 {
-    (4 * 8 * step_bytes + 4 * 8) as u32
-}
-
-/// Outputs below which Hopper's waves are few, so that each needs more bytes on their way than its
-/// registers hold; with more, the many waves need none of the workgroup memory.
-pub const BULK_OUTPUTS: u32 = 1 << 15;
-
-/// [`bulk_lds`] where that is how `n` outputs are computed.
-const fn skinny_lds(family: Family, step_bytes: usize, n: u32) -> u32 {
+const fn skinny_lds(family: Family, step_bytes: usize) -> u32 {
     match family {
-        Family::Nvptx if n < BULK_OUTPUTS => bulk_lds(step_bytes),
+        Family::Nvptx => ring_lds(1, 1, step_bytes),
         _ => 0,
     }
 }
 
-/// [`tile_lds`]; `n` does not matter.
-const fn tile_lds_of(family: Family, step_bytes: usize, _n: u32) -> u32 {
-    tile_lds(family, step_bytes)
+const fn skinny64_lds(family: Family, step_bytes: usize) -> u32 {
+    match family {
+        Family::Nvptx => ring_lds(skinny64_tiles(family) as usize, 4, step_bytes),
+        _ => 0,
+    }
 }
 
 linear! {
     /// bf16 W, up to 16 rows. Grid `ceil(n / 16)`.
     linear_skinny_bf16, skinny_threads, skinny_lds, pack::BF16_STEP_BYTES;
-    /// bf16 W, up to 64 rows. Grid `ceil(n / 64)`.
-    linear_skinny64_bf16, skinny64_threads, no_lds, pack::BF16_STEP_BYTES;
+    /// bf16 W, up to 64 rows. Grid `ceil(n / 16 / skinny64_tiles)`.
+    linear_skinny64_bf16, skinny64_threads, skinny64_lds, pack::BF16_STEP_BYTES;
     /// bf16 W. Grid `(ceil(n / 128), ceil(rows / tile_rows))`.
-    linear_tile_bf16, tile_threads, tile_lds_of, pack::BF16_STEP_BYTES;
+    linear_tile_bf16, tile_threads, tile_lds, pack::BF16_STEP_BYTES;
     /// MXINT8 W, up to 16 rows. Grid `ceil(n / 16)`.
     linear_skinny_mxint8, skinny_threads, skinny_lds, pack::MXINT8_STEP_BYTES;
-    /// MXINT8 W, up to 64 rows. Grid `ceil(n / 64)`.
-    linear_skinny64_mxint8, skinny64_threads, no_lds, pack::MXINT8_STEP_BYTES;
+    /// MXINT8 W, up to 64 rows. Grid `ceil(n / 16 / skinny64_tiles)`.
+    linear_skinny64_mxint8, skinny64_threads, skinny64_lds, pack::MXINT8_STEP_BYTES;
     /// MXINT8 W. Grid `(ceil(n / 128), ceil(rows / tile_rows))`.
-    linear_tile_mxint8, tile_threads, tile_lds_of, pack::MXINT8_STEP_BYTES;
+    linear_tile_mxint8, tile_threads, tile_lds, pack::MXINT8_STEP_BYTES;
 }

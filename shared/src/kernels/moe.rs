@@ -1,12 +1,13 @@
 //! Mixture of experts: route, sort by expert, two products per expert, combine.
 //!
 //! An *assignment* is a token and one of its experts, numbered `row * top_k + rank`. A *slot* is an
-//! assignment's place when they are sorted by expert, then by number. A *tile* is up to
-//! [`SKINNY_SLOTS`] or [`tile_slots`] slots of one expert. Counts stay on the device: grids are upper bounds, and workgroups past
-//! the last tile leave at once.
+//! assignment's place when they are sorted by expert, then by number, and every expert's first slot
+//! is the next multiple of 16: row tiles belong to one expert, and slots between experts are empty.
+//! A *tile* is up to [`SKINNY_SLOTS`] or [`tile_slots`] slots of one expert. Counts stay on the
+//! device: grids are upper bounds, and workgroups past the last tile leave at once.
 
-use crate::block::Family;
-use crate::kernels::linear::{skinny_threads, tile_lds, tile_rows, tile_threads};
+use crate::block::{Family, ROWS};
+use crate::kernels::linear::{ring_lds, tile_lds, tile_rows, tile_threads};
 use crate::pack;
 
 /// Experts a sort can count.
@@ -17,8 +18,22 @@ pub const MAX_TOP_K: u32 = 32;
 pub const TILE_WORDS: u32 = 3;
 /// Slots of a tile of the skinny kernels.
 pub const SKINNY_SLOTS: u32 = 16;
+/// Slots there can be at most, empty ones included.
+pub const fn max_slots(rows: u32, top_k: u32, experts: u32) -> u32 {
+    ROWS as u32 * max_tiles(rows, top_k, experts, ROWS as u32)
+}
+
+/// Waves of a workgroup of the skinny kernels: each has a row tile of W, in the first product one
+/// of gates and the next of ups.
+pub const SKINNY_WAVES: u32 = 4;
 /// Row tiles of W of a workgroup of the tile kernels.
 pub const TILE_W_TILES: u32 = 8;
+/// The assignment of an empty slot.
+pub const EMPTY: u32 = u32::MAX;
+/// Threads of `moe_sort`, and how many of them count together.
+pub const SORT_THREADS: u32 = 256;
+/// See [`SORT_THREADS`].
+pub const SORT_GROUP: u32 = 16;
 /// Steps of one workgroup of `moe_gather`, whose threads each copy a chunk of them.
 pub const GATHER_STEPS: u32 = 16;
 /// Rows one workgroup of `moe_combine` adds to, and the elements of each.
@@ -36,9 +51,17 @@ pub const fn max_tiles(rows: u32, top_k: u32, experts: u32, tile_slots: u32) -> 
     (slots - broken) / tile_slots + broken
 }
 
-/// No workgroup memory.
-const fn no_lds(_family: Family, _step_bytes: usize) -> u32 {
-    0
+/// Workgroup memory of the skinny kernels: on Hopper a ring. The first product hands its ups over
+/// to the waves that have the gates.
+const fn skinny_lds(family: Family, step_bytes: usize) -> u32 {
+    match family {
+        Family::Nvptx => ring_lds(SKINNY_WAVES as usize, 1, step_bytes),
+        _ => SKINNY_WAVES / 2 * (ROWS * ROWS * 4) as u32,
+    }
+}
+
+const fn skinny_threads(wave: u32) -> u32 {
+    SKINNY_WAVES * wave
 }
 
 crate::kernels! {
@@ -61,31 +84,30 @@ crate::kernels! {
     moe_sort(
         /// `[assignments]`, each below `experts`
         ids: *const u32,
-        /// `[assignments]`: the assignment in each slot
+        /// `[slots]`: the assignment in each slot, or [`EMPTY`]
         assignment_of: *mut u32,
         /// `[assignments]`: the slot of each assignment
         slot_of: *mut u32,
-        /// `[max_tiles, 3]`: expert, first slot, slots
+        /// `[max_tiles, 3]`: expert, first slot, filled slots
         tiles: *mut u32,
         /// `[1]`
         num_tiles: *mut u32,
         assignments: u32,
         experts: u32,
         tile_slots: u32,
+        slots: u32,
     ) {
-        threads(wave) = 256;
-        lds(args, family) = 4 * (args.experts + 256);
+        threads(wave) = SORT_THREADS;
+        lds(args, family) = 4 * (args.experts + SORT_THREADS + SORT_THREADS / SORT_GROUP + 2);
     }
-    /// Copies each slot's token row, so that tiles read contiguous rows.
-    /// Grid `(ceil(steps / 16), ceil(assignments / 16))`.
+    /// Copies each filled slot's token row. Grid `(ceil(steps / 16), slots / 16)`.
     moe_gather(
         /// `[rows, 32 * steps]` bf16 in tiled layout
         x: *const u8,
-        /// `[assignments]`
+        /// `[slots]`
         assignment_of: *const u32,
-        /// `[assignments, 32 * steps]` bf16 in tiled layout, by slot
+        /// `[slots, 32 * steps]` bf16 in tiled layout; empty slots are left as they are
         out: *mut u8,
-        assignments: u32,
         steps: u32,
         top_k: u32,
     ) {
@@ -95,7 +117,7 @@ crate::kernels! {
     /// `out[row] += sum over rank of weight * y[slot]`, ranks ascending.
     /// Grid `(ceil(n / 1024), rows)`.
     moe_combine(
-        /// `[assignments, n]`, by slot
+        /// `[slots, n]`
         y: *const f32,
         /// `[assignments]`
         slot_of: *const u32,
@@ -113,9 +135,9 @@ crate::kernels! {
 
 macro_rules! products {
     ($(
-        #[$doc:meta] gate_up $gate_up:ident, $gate_up_lds:expr,
-        #[$doc2:meta] down $down:ident, $down_lds:expr,
-        $threads:expr, $step_bytes:expr;
+        #[$doc:meta] gate_up $gate_up:ident,
+        #[$doc2:meta] down $down:ident,
+        $threads:expr, $lds:expr, $step_bytes:expr;
     )*) => {
         crate::kernels! {$(
             #[$doc]
@@ -124,24 +146,20 @@ macro_rules! products {
                 w: *const u8,
                 /// `[experts, 2 * units]` in the same order
                 bias: *const f32,
-                /// bf16 in tiled layout, `32 * steps` wide: by row for the skinny kernels, by slot
-                /// for the tile kernels, see `moe_gather`
+                /// `[slots, 32 * steps]` bf16 in tiled layout, see `moe_gather`
                 x: *const u8,
-                /// `[assignments]`; only read by the skinny kernels
-                assignment_of: *const u32,
                 /// `[max_tiles, 3]`
                 tiles: *const u32,
                 /// `[1]`
                 num_tiles: *const u32,
-                /// `[assignments, units]` bf16 in tiled layout, by slot
+                /// `[slots, units]` bf16 in tiled layout
                 act: *mut u16,
                 units: u32,
                 steps: u32,
-                top_k: u32,
                 limit: f32,
             ) {
                 threads(wave) = $threads(wave);
-                lds(args, family) = $gate_up_lds(family, $step_bytes);
+                lds(args, family) = $lds(family, $step_bytes);
             }
             #[$doc2]
             $down(
@@ -149,19 +167,19 @@ macro_rules! products {
                 w: *const u8,
                 /// `[experts, n]`
                 bias: *const f32,
-                /// `[assignments, 32 * steps]` bf16 in tiled layout, by slot
+                /// `[slots, 32 * steps]` bf16 in tiled layout
                 act: *const u8,
                 /// `[max_tiles, 3]`
                 tiles: *const u32,
                 /// `[1]`
                 num_tiles: *const u32,
-                /// `[assignments, n]`, by slot
+                /// `[slots, n]`
                 y: *mut f32,
                 n: u32,
                 steps: u32,
             ) {
                 threads(wave) = $threads(wave);
-                lds(args, family) = $down_lds(family, $step_bytes);
+                lds(args, family) = $lds(family, $step_bytes);
             }
         )*}
     };
@@ -172,26 +190,26 @@ pub mod products {
     use super::*;
 
     products! {
-        /// First product and SwiGLU, MXFP4. Grid `(units / 16, max_tiles)`.
-        gate_up moe_gate_up_skinny_mxfp4, no_lds,
-        /// Second product, MXFP4. Grid `(n / 16, max_tiles)`.
-        down moe_down_skinny_mxfp4, no_lds,
-        skinny_threads, pack::MXFP4_STEP_BYTES;
+        /// First product and SwiGLU, MXFP4. Grid `(ceil(2 * units / 16 / 4), max_tiles)`.
+        gate_up moe_gate_up_skinny_mxfp4,
+        /// Second product, MXFP4. Grid `(ceil(n / 16 / 4), max_tiles)`.
+        down moe_down_skinny_mxfp4,
+        skinny_threads, skinny_lds, pack::MXFP4_STEP_BYTES;
         /// First product and SwiGLU, MXFP4. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
-        gate_up moe_gate_up_tile_mxfp4, tile_lds,
+        gate_up moe_gate_up_tile_mxfp4,
         /// Second product, MXFP4. Grid `(ceil(n / 16 / 8), max_tiles)`.
-        down moe_down_tile_mxfp4, tile_lds,
-        tile_threads, pack::MXFP4_STEP_BYTES;
-        /// First product and SwiGLU, bf16. Grid `(units / 16, max_tiles)`.
-        gate_up moe_gate_up_skinny_bf16, no_lds,
-        /// Second product, bf16. Grid `(n / 16, max_tiles)`.
-        down moe_down_skinny_bf16, no_lds,
-        skinny_threads, pack::BF16_STEP_BYTES;
+        down moe_down_tile_mxfp4,
+        tile_threads, tile_lds, pack::MXFP4_STEP_BYTES;
+        /// First product and SwiGLU, bf16. Grid `(ceil(2 * units / 16 / 4), max_tiles)`.
+        gate_up moe_gate_up_skinny_bf16,
+        /// Second product, bf16. Grid `(ceil(n / 16 / 4), max_tiles)`.
+        down moe_down_skinny_bf16,
+        skinny_threads, skinny_lds, pack::BF16_STEP_BYTES;
         /// First product and SwiGLU, bf16. Grid `(ceil(2 * units / 16 / 8), max_tiles)`.
-        gate_up moe_gate_up_tile_bf16, tile_lds,
+        gate_up moe_gate_up_tile_bf16,
         /// Second product, bf16. Grid `(ceil(n / 16 / 8), max_tiles)`.
-        down moe_down_tile_bf16, tile_lds,
-        tile_threads, pack::BF16_STEP_BYTES;
+        down moe_down_tile_bf16,
+        tile_threads, tile_lds, pack::BF16_STEP_BYTES;
     }
 }
 

@@ -34,7 +34,7 @@ impl Chosen {
         let device = bench.device();
         let tiles = 3 * routing.max_tiles(path, bench.kernels.family());
         let chosen = Chosen {
-            assignment_of: DeviceBuffer::new(device, ids.len())?,
+            assignment_of: DeviceBuffer::new(device, routing.max_slots())?,
             slot_of: DeviceBuffer::new(device, ids.len())?,
             tiles: DeviceBuffer::new(device, tiles)?,
             num_tiles: DeviceBuffer::new(device, 1)?,
@@ -124,7 +124,7 @@ fn around(
     chosen: &[Chosen],
 ) -> Result<(), GpuError> {
     let Routing { rows, experts, top_k } = routing;
-    let (n, assignments) = (bench.sizes.hidden, routing.assignments());
+    let (n, assignments, slots) = (bench.sizes.hidden, routing.assignments(), routing.max_slots());
     let (stream, kernels) = (bench.stream, bench.kernels);
     let shape = format!("{rows}, {top_k} of {experts}");
 
@@ -140,17 +140,15 @@ fn around(
     })?;
 
     let shape = format!("{assignments} x {n}");
-    if path == ExpertPath::Tile {
-        let x = bench.bf16(tiled_len(rows, n))?;
-        let out = DeviceBuffer::<u16>::new(bench.device(), tiled_len(assignments, n))?;
-        let bytes = (rows + assignments) * n * 2;
-        bench.measure("moe_gather", shape.clone(), [bytes, 0], ROUTINGS, |set| {
-            let from = chosen[set].assignment_of.view();
-            // SAFETY: sorted for this routing.
-            unsafe { kernels.moe_gather(stream, routing, n, x.view(), from, out.view()) }
-        })?;
-    }
-    let y = bench.f32(assignments * n)?;
+    let x = bench.bf16(tiled_len(rows, n))?;
+    let gathered = DeviceBuffer::<u16>::new(bench.device(), tiled_len(slots, n))?;
+    let bytes = (rows + assignments) * n * 2;
+    bench.measure("moe_gather", shape.clone(), [bytes, 0], ROUTINGS, |set| {
+        let from = chosen[set].assignment_of.view();
+        // SAFETY: sorted for this routing.
+        unsafe { kernels.moe_gather(stream, routing, n, x.view(), from, gathered.view()) }
+    })?;
+    let y = bench.f32(slots * n)?;
     let out = bench.f32(rows * n)?;
     let weights = bench.f32(assignments)?;
     let bytes = (assignments + 2 * rows) * n * 4;
@@ -170,15 +168,15 @@ fn products(
 ) -> Result<(), GpuError> {
     const LIMIT: f32 = 7.0;
     let (units, hidden, experts) = (bench.sizes.units, bench.sizes.hidden, routing.experts);
-    let assignments = routing.assignments();
+    let (assignments, slots) = (routing.assignments(), routing.max_slots());
     let (stream, kernels) = (bench.stream, bench.kernels);
-    let (path_name, x_rows) = match path {
-        ExpertPath::Skinny => ("skinny", routing.rows),
-        ExpertPath::Tile => ("tile", assignments),
+    let path_name = match path {
+        ExpertPath::Skinny => "skinny",
+        ExpertPath::Tile => "tile",
     };
-    let x = bench.bf16(tiled_len(x_rows, hidden))?;
-    let act = bench.bf16(tiled_len(assignments, units))?;
-    let y = DeviceBuffer::<f32>::new(bench.device(), assignments * hidden)?;
+    let x = bench.bf16(tiled_len(slots, hidden))?;
+    let act = bench.bf16(tiled_len(slots, units))?;
+    let y = DeviceBuffer::<f32>::new(bench.device(), slots * hidden)?;
     let active = chosen.iter().map(|chosen| chosen.active).sum::<usize>() as f64;
     let active = active / chosen.len() as f64;
     let weight_bytes = |w: &DeviceBuffer<u8>| (w.len() as f64 / experts as f64 * active) as usize;
@@ -190,7 +188,7 @@ fn products(
         n: 2 * units,
         k: hidden,
     };
-    let bytes = weight_bytes(&weights.gate_up) + (x_rows * hidden + assignments * units) * 2;
+    let bytes = weight_bytes(&weights.gate_up) + assignments * (hidden + units) * 2;
     let flops = 2 * assignments * 2 * units * hidden;
     let shape = format!("{assignments} x {} x {hidden}", 2 * units);
     let name = format!("moe_gate_up_{path_name}_mxfp4");

@@ -2,8 +2,8 @@
 
 use shared::block::{Family, ROWS, STEP, tiled_len};
 use shared::kernels::linear::{
-    SKINNY_OUTPUTS, SKINNY64_OUTPUTS, TILE_OUTPUTS, linear_skinny_bf16, linear_skinny_mxint8,
-    linear_skinny64_bf16, linear_skinny64_mxint8, linear_tile_bf16, linear_tile_mxint8, tile_rows,
+    SKINNY_OUTPUTS, TILE_OUTPUTS, linear_skinny_bf16, linear_skinny_mxint8, linear_skinny64_bf16,
+    linear_skinny64_mxint8, linear_tile_bf16, linear_tile_mxint8, skinny64_tiles, tile_rows,
 };
 use shared::launch::DevPtr;
 use shared::pack;
@@ -171,7 +171,7 @@ fn check_linear(
     let (n, rows) = (check.positive("n", n)?, check.positive("rows", rows)?);
     let grid = match path {
         LinearPath::Skinny => [n.div_ceil(SKINNY_OUTPUTS), 1, 1],
-        LinearPath::Skinny64 => [n.div_ceil(SKINNY64_OUTPUTS), 1, 1],
+        LinearPath::Skinny64 => [n.div_ceil(ROWS as u32 * skinny64_tiles(family)), 1, 1],
         LinearPath::Tile => [n.div_ceil(TILE_OUTPUTS), rows.div_ceil(tile_rows(family)), 1],
     };
     Ok(Sizes { w, x: DevPtr::new(x.address()), n, rows, steps, grid })

@@ -72,6 +72,11 @@ impl Routing {
         max_tiles(self.rows as u32, self.top_k as u32, self.experts as u32, slots) as usize
     }
 
+    /// Slots the buffers need room for, the empty ones between experts included.
+    pub const fn max_slots(&self) -> usize {
+        max_slots(self.rows as u32, self.top_k as u32, self.experts as u32) as usize
+    }
+
     fn check(&self, check: &Check<'_>) -> Result<[u32; 3], GpuError> {
         let rows = check.positive("rows", self.rows)?;
         let experts = check.positive("experts", self.experts)?;
@@ -91,7 +96,7 @@ impl Routing {
 /// What `moe_sort` makes.
 #[derive(Clone, Copy)]
 pub struct Sorted<'a> {
-    /// `[assignments]`: the assignment in each slot.
+    /// `[max_slots]`: the assignment in each slot, or `EMPTY`.
     pub assignment_of: DeviceSlice<'a, u32>,
     /// `[assignments]`: the slot of each assignment.
     pub slot_of: DeviceSlice<'a, u32>,
@@ -174,16 +179,18 @@ impl Kernels {
         let check = Check::new(&moe_sort::KERNEL, stream);
         let [_, experts, _] = routing.check(&check)?;
         let assignments = routing.assignments();
+        let slots = routing.max_slots();
         let tiles = [routing.max_tiles(path, self.family()), TILE_WORDS as usize];
         let args = moe_sort::Args {
             ids: check.view("ids", ids, &[assignments])?,
-            assignment_of: check.view("assignment_of", sorted.assignment_of, &[assignments])?,
+            assignment_of: check.view("assignment_of", sorted.assignment_of, &[slots])?,
             slot_of: check.view("slot_of", sorted.slot_of, &[assignments])?,
             tiles: check.view("tiles", sorted.tiles, &tiles)?,
             num_tiles: check.view("num_tiles", sorted.num_tiles, &[1])?,
             assignments: assignments as u32,
             experts,
             tile_slots: path.slots(self.family()),
+            slots: check.size("slots", slots)?,
         };
         let outputs = [
             ("assignment_of", sorted.assignment_of),
@@ -198,8 +205,8 @@ impl Kernels {
         unsafe { self.launch(stream, [experts, 1, 1], &args) }
     }
 
-    /// `out[assignments, k] =` the rows of `x[rows, k]` by slot, both bf16 in tiled layout: what the
-    /// tile path of [`Kernels::moe_gate_up`] reads.
+    /// `out[slots, k] =` the rows of `x[rows, k]` by slot, both bf16 in tiled layout; rows of empty
+    /// slots stay as they are.
     ///
     /// # Safety
     ///
@@ -215,29 +222,28 @@ impl Kernels {
     ) -> Result<(), GpuError> {
         let check = Check::new(&moe_gather::KERNEL, stream);
         let [_, _, top_k] = routing.check(&check)?;
-        let assignments = routing.assignments();
+        let slots = routing.max_slots();
         let steps = check.multiple("k", k, STEP)? / STEP as u32;
         let x_ptr = check.aligned("x", x, &[tiled_len(routing.rows, k)], 16)?;
-        let out_ptr = check.aligned("out", out, &[tiled_len(assignments, k)], 16)?;
+        let out_ptr = check.aligned("out", out, &[tiled_len(slots, k)], 16)?;
         let args = moe_gather::Args {
             x: DevPtr::new(x_ptr.address()),
-            assignment_of: check.view("assignment_of", assignment_of, &[assignments])?,
+            assignment_of: check.view("assignment_of", assignment_of, &[slots])?,
             out: DevPtr::new(out_ptr.address()),
-            assignments: assignments as u32,
             steps,
             top_k,
         };
         check.apart(("out", out), ("x", x))?;
         check.apart(("out", out), ("assignment_of", assignment_of))?;
-        let slots = (assignments as u32).div_ceil(ROWS as u32);
+        let slots = check.size("slots", slots)? / ROWS as u32;
         // SAFETY: lengths, alignment and overlap were checked, the grid covers steps and slots; the
         // assignments are the caller's promise.
         unsafe { self.launch(stream, [steps.div_ceil(GATHER_STEPS), slots, 1], &args) }
     }
 
-    /// `act[assignments, units] =` SwiGLU of the first product of each slot's token and expert, bf16
-    /// in tiled layout, by slot. `x` holds rows by token on the skinny path, by slot on the tile
-    /// path. `weights.n` is `2 * units`: row tiles alternate 16 gates, 16 ups.
+    /// `act[slots, units] =` SwiGLU of the first product of each filled slot's row of `x[slots, k]`
+    /// and expert, both bf16 in tiled layout. `weights.n` is `2 * units`: row tiles alternate 16
+    /// gates, 16 ups.
     ///
     /// # Safety
     ///
@@ -257,39 +263,29 @@ impl Kernels {
         macro_rules! launch {
             ($kernel:ident) => {{
                 let check = Check::new(&$kernel::KERNEL, stream);
-                let [_, _, top_k] = routing.check(&check)?;
+                routing.check(&check)?;
                 let units = check.multiple("rows of w", weights.n, 2 * STEP)? / 2;
                 let (w, bias, steps) = weights.check(&check, routing.experts)?;
                 let tiles = [routing.max_tiles(path, self.family()), TILE_WORDS as usize];
-                let assignments = routing.assignments();
-                let x_rows = match path {
-                    ExpertPath::Skinny => routing.rows,
-                    ExpertPath::Tile => assignments,
-                };
-                let x_len = tiled_len(x_rows, weights.k);
-                let act_len = tiled_len(assignments, units as usize);
+                let slots = routing.max_slots();
+                let x_len = tiled_len(slots, weights.k);
+                let act_len = tiled_len(slots, units as usize);
                 let args = $kernel::Args {
                     w,
                     bias,
                     x: DevPtr::new(check.aligned("x", x, &[x_len], 16)?.address()),
-                    assignment_of: check.view(
-                        "assignment_of",
-                        sorted.assignment_of,
-                        &[assignments],
-                    )?,
                     tiles: check.view("tiles", sorted.tiles, &tiles)?,
                     num_tiles: check.view("num_tiles", sorted.num_tiles, &[1])?,
                     act: check.aligned("act", act, &[act_len], 16)?,
                     units,
                     steps,
-                    top_k,
                     limit,
                 };
                 check.apart(("act", act), ("x", x))?;
                 check.apart(("act", act), ("w", weights.w))?;
                 let pairs = units / ROWS as u32;
                 let groups = match path {
-                    ExpertPath::Skinny => pairs,
+                    ExpertPath::Skinny => (2 * pairs).div_ceil(SKINNY_WAVES),
                     ExpertPath::Tile => (2 * pairs).div_ceil(TILE_W_TILES),
                 };
                 let grid = [groups, tiles[0] as u32, 1];
@@ -306,7 +302,7 @@ impl Kernels {
         }
     }
 
-    /// `y[assignments, n] =` the second product of each slot's activation and expert, by slot.
+    /// `y[slots, n] =` the second product of each filled slot's activation and expert, by slot.
     ///
     /// # Safety
     ///
@@ -329,21 +325,21 @@ impl Kernels {
                 let n = check.multiple("n", weights.n, ROWS)?;
                 let (w, bias, steps) = weights.check(&check, routing.experts)?;
                 let tiles = [routing.max_tiles(path, self.family()), TILE_WORDS as usize];
-                let act_len = tiled_len(routing.assignments(), weights.k);
+                let act_len = tiled_len(routing.max_slots(), weights.k);
                 let args = $kernel::Args {
                     w,
                     bias,
                     act: DevPtr::new(check.aligned("act", act, &[act_len], 16)?.address()),
                     tiles: check.view("tiles", sorted.tiles, &tiles)?,
                     num_tiles: check.view("num_tiles", sorted.num_tiles, &[1])?,
-                    y: check.view("y", y, &[routing.assignments(), weights.n])?,
+                    y: check.view("y", y, &[routing.max_slots(), weights.n])?,
                     n,
                     steps,
                 };
                 check.apart(("y", y), ("act", act))?;
                 check.apart(("y", y), ("w", weights.w))?;
                 let groups = match path {
-                    ExpertPath::Skinny => n / ROWS as u32,
+                    ExpertPath::Skinny => (n / ROWS as u32).div_ceil(SKINNY_WAVES),
                     ExpertPath::Tile => (n / ROWS as u32).div_ceil(TILE_W_TILES),
                 };
                 let grid = [groups, tiles[0] as u32, 1];
@@ -379,7 +375,7 @@ impl Kernels {
         let check = Check::new(&moe_combine::KERNEL, stream);
         let [rows, _, top_k] = routing.check(&check)?;
         let args = moe_combine::Args {
-            y: check.view("y", y, &[routing.assignments(), n])?,
+            y: check.view("y", y, &[routing.max_slots(), n])?,
             slot_of: check.view("slot_of", slot_of, &[routing.assignments()])?,
             weights: check.view("weights", weights, &[routing.assignments()])?,
             out: check.view("out", out, &[routing.rows, n])?,

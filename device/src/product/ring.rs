@@ -1,0 +1,287 @@
+//! Few tokens on Hopper: W and X through workgroup memory, a ring of stages ahead of their use.
+//!
+//! A row tile is one contiguous stream whatever its format, so one lane asks for a stage of it with
+//! a single `cp.async.bulk`, and the whole ring is on its way without a register. Half a stage is
+//! taken into registers while the half before is multiplied: what limits a wave is then the chain
+//! of its products, and what limits many waves is memory.
+
+use core::arch::asm;
+
+use shared::block::{BLOCK_BYTES, ROWS};
+use shared::kernels::linear::{RING_STEPS, SKINNY64_WAVES, ring_stage_bytes};
+
+use super::multiply;
+use crate::arch::{self, workgroup_address, workgroup_barrier};
+use crate::tile::{Acc, Operand, row_tile_bytes};
+use crate::weights::Format;
+
+/// Steps taken into registers together. They are written out, because the compiler leaves long loops
+/// over them as they are, and their operands in memory.
+const HALF: usize = 4;
+const _: () = assert!(2 * HALF == RING_STEPS);
+
+/// The product of each wave's row tile of W, of which the workgroup has one per wave, `W` of them,
+/// with up to 16 rows of X, through a ring of `STAGES`. Collective over the workgroup.
+///
+/// # Safety
+///
+/// The launch has the workgroup memory of `shared::kernels::linear::ring_lds` for these tiles, one
+/// of X, and these stages. `w(i)` is the first block of the workgroup's row tile `i` in format `F`,
+/// `x` that of a row tile of X; all have `steps >= 1` steps and are not written during the launch.
+#[inline(always)]
+pub unsafe fn skinny<F: Format, const W: usize, const STAGES: usize>(
+    w: impl Fn(u32) -> *const u8,
+    x: *const u8,
+    _x_rows: u32,
+    steps: u32,
+) -> Acc {
+    let wave = arch::wave_id() as usize;
+    // SAFETY: the caller's promise.
+    let [acc] = unsafe { Ring::<W, 1, W, STAGES>::product::<F, 1>(w, x, 1, steps, [wave, 0]) };
+    acc
+}
+
+/// The products of the workgroup's row tiles of W with up to 64 rows of X. `each` gets the wave's
+/// results: the numbers of the tiles of W and X, and the result. Collective over the workgroup.
+///
+/// # Safety
+///
+/// As [`skinny`], with as many tiles of X as `x_rows` need.
+#[inline(always)]
+pub unsafe fn skinny64<F: Format, const STAGES: usize>(
+    w: impl Fn(u32) -> *const u8,
+    x: *const u8,
+    x_rows: u32,
+    steps: u32,
+    mut each: impl FnMut(u32, u32, Acc),
+) {
+    const W: usize = super::SKINNY64_TILES;
+    const WAVES: usize = SKINNY64_WAVES as usize;
+    const XT: usize = 4 * W / WAVES;
+    let wave = arch::wave_id() as usize;
+    let (w_tile, x_tile) = (wave % W, wave / W * XT);
+    let x_tiles = x_rows.div_ceil(ROWS as u32) as usize;
+    // SAFETY: the caller's promise.
+    let acc = unsafe {
+        Ring::<W, 4, WAVES, STAGES>::product::<F, XT>(w, x, x_tiles, steps, [w_tile, x_tile])
+    };
+    for tile in 0..XT {
+        each(w_tile as u32, (x_tile + tile) as u32, acc[tile]);
+    }
+}
+
+/// A workgroup of `WAVES` and its ring: `STAGES` of `W` row tiles of W and `X` of X.
+struct Ring<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>;
+
+/// Operands of half a stage.
+struct Taken<F: Format, const XT: usize> {
+    w: [F::Raw; HALF],
+    /// `[step][tile]`
+    x: [[Operand; XT]; HALF],
+}
+
+impl<F: Format, const XT: usize> Taken<F, XT> {
+    /// Adds the products of the first `count` steps, or all.
+    #[inline(always)]
+    fn add(self, count: usize, acc: &mut [[Acc; XT]; 1]) {
+        for step in 0..HALF {
+            if step < count {
+                multiply::<F, 1, XT>(&[self.w[step]], &self.x[step], acc);
+            }
+        }
+    }
+}
+
+impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
+    Ring<W, X, WAVES, STAGES>
+{
+    /// The products of the wave's tile `w_tile` of W with its `XT` tiles of X from `x_first` on, of
+    /// which `x_tiles` exist. Collective over the workgroup.
+    ///
+    /// # Safety
+    ///
+    /// As [`skinny`], with `x_tiles` tiles of X, one behind the other.
+    #[inline(always)]
+    unsafe fn product<F: Format, const XT: usize>(
+        w: impl Fn(u32) -> *const u8,
+        x: *const u8,
+        x_tiles: usize,
+        steps: u32,
+        [w_tile, x_first]: [usize; 2],
+    ) -> [Acc; XT] {
+        let wave = if WAVES == 1 { 0 } else { arch::wave_id() as usize };
+        let lane = arch::lane();
+        let x_tile_bytes = row_tile_bytes(steps);
+        let steps = steps as usize;
+        let stages = steps.div_ceil(RING_STEPS);
+        let stage_bytes = ring_stage_bytes(W, X, F::STEP_BYTES);
+        let w_bytes = W * RING_STEPS * F::STEP_BYTES;
+        let memory: *mut u8 = arch::workgroup_memory();
+        // SAFETY: behind the ring.
+        let barriers = workgroup_address(unsafe { memory.add(STAGES * stage_bytes) });
+        let full = |stage: usize| barriers + (stage % STAGES * 16) as u32;
+        let empty = |stage: usize| full(stage) + 8;
+        if arch::thread_id() == 0 {
+            for stage in 0..STAGES {
+                init(full(stage), WAVES as u32);
+                init(empty(stage), WAVES as u32);
+            }
+            fence_init();
+        }
+        workgroup_barrier(); // nobody uses a barrier before it exists
+
+        // Lane 0 of wave i asks for every WAVES-th stream from i on: tiles of W, then of X.
+        let fill = |stage: usize| {
+            if lane != 0 || stage >= stages {
+                return;
+            }
+            if stage >= STAGES && WAVES > 1 {
+                wait(empty(stage), (stage / STAGES + 1) as u32 % 2);
+            }
+            let count = (steps - stage * RING_STEPS).min(RING_STEPS);
+            let to = workgroup_address(memory) + (stage % STAGES * stage_bytes) as u32;
+            let mut bytes = 0;
+            for i in 0..(W + X).div_ceil(WAVES) {
+                let stream = i * WAVES + wave;
+                if stream < W {
+                    bytes += count * F::STEP_BYTES;
+                } else if stream < W + x_tiles {
+                    bytes += count * BLOCK_BYTES;
+                }
+            }
+            expect(full(stage), bytes as u32);
+            for i in 0..(W + X).div_ceil(WAVES) {
+                let stream = i * WAVES + wave;
+                // SAFETY: a stage of an existing tile, into its part of the ring, which nobody
+                // reads any more.
+                unsafe {
+                    if stream < W {
+                        let from = w(stream as u32).add(stage * RING_STEPS * F::STEP_BYTES);
+                        let to = to + (stream * RING_STEPS * F::STEP_BYTES) as u32;
+                        copy(to, from, (count * F::STEP_BYTES) as u32, full(stage));
+                    } else if stream < W + x_tiles {
+                        let tile = stream - W;
+                        let from = x.add(tile * x_tile_bytes + stage * RING_STEPS * BLOCK_BYTES);
+                        let to = to + (w_bytes + tile * RING_STEPS * BLOCK_BYTES) as u32;
+                        copy(to, from, (count * BLOCK_BYTES) as u32, full(stage));
+                    }
+                }
+            }
+        };
+        let take = |stage: usize, half: usize| {
+            // SAFETY: blocks of this stage.
+            unsafe {
+                let from = memory.add(stage % STAGES * stage_bytes);
+                let w_from = from.add((w_tile * RING_STEPS + half * HALF) * F::STEP_BYTES);
+                let x_from = from.add(w_bytes + (x_first * RING_STEPS + half * HALF) * BLOCK_BYTES);
+                let w = |step: usize| F::load(w_from.add(step * F::STEP_BYTES), lane);
+                let x = |step: usize| -> [Operand; XT] {
+                    core::array::from_fn(|tile| {
+                        Operand::load_x(x_from.add((tile * RING_STEPS + step) * BLOCK_BYTES), lane)
+                    })
+                };
+                Taken::<F, XT> { w: [w(0), w(1), w(2), w(3)], x: [x(0), x(1), x(2), x(3)] }
+            }
+        };
+        let mut acc = [[arch::ZERO; XT]];
+        for stage in 0..STAGES {
+            fill(stage);
+        }
+        wait(full(0), 0);
+        let mut first = take(0, 0);
+        for stage in 0..stages {
+            let second = take(stage, 1);
+            first.add(steps - stage * RING_STEPS, &mut acc);
+            wave_barrier(); // all lanes have taken theirs
+            if lane == 0 && WAVES > 1 {
+                arrive(empty(stage));
+            }
+            if stage > 0 {
+                fill(stage - 1 + STAGES);
+            }
+            // The last stage is taken again: there is no other, and nothing to wait for.
+            let next = (stage + 1).min(stages - 1);
+            wait(full(next), (next / STAGES % 2) as u32);
+            first = take(next, 0);
+            second.add((steps - stage * RING_STEPS).saturating_sub(HALF), &mut acc);
+        }
+        let [acc] = acc;
+        acc
+    }
+}
+
+/// Waits for every lane of the wave, and orders their accesses to workgroup memory.
+#[inline(always)]
+fn wave_barrier() {
+    // SAFETY: only waits.
+    unsafe { asm!("bar.warp.sync 0xffffffff;", options(nostack)) };
+}
+
+/// Arrives.
+#[inline(always)]
+fn arrive(barrier: u32) {
+    // SAFETY: an initialised barrier.
+    unsafe {
+        asm!("mbarrier.arrive.shared.b64 _, [{}];", in(reg32) barrier, options(nostack));
+    }
+}
+
+/// Makes initialised barriers known to the copy engine.
+#[inline(always)]
+fn fence_init() {
+    // SAFETY: only orders memory accesses.
+    unsafe { asm!("fence.mbarrier_init.release.cluster;", options(nostack)) };
+}
+
+/// Makes a barrier that `count` arrivals and the bytes they expect complete.
+#[inline(always)]
+fn init(barrier: u32, count: u32) {
+    // SAFETY: eight bytes of workgroup memory set aside for it.
+    unsafe {
+        asm!("mbarrier.init.shared.b64 [{}], {};", in(reg32) barrier, in(reg32) count,
+            options(nostack));
+    }
+}
+
+/// Arrives, and expects `bytes` to be copied.
+#[inline(always)]
+fn expect(barrier: u32, bytes: u32) {
+    // SAFETY: an initialised barrier.
+    unsafe {
+        asm!("mbarrier.arrive.expect_tx.shared.b64 _, [{}], {};", in(reg32) barrier,
+            in(reg32) bytes, options(nostack));
+    }
+}
+
+/// Has the copy engine move `bytes` from global to workgroup memory and report to `barrier`.
+///
+/// # Safety
+///
+/// All three are multiples of 16, both sides are valid, and nobody uses the destination before the
+/// barrier completes.
+#[inline(always)]
+unsafe fn copy(to: u32, from: *const u8, bytes: u32, barrier: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes",
+            "[{}], [{}], {}, [{}];", in(reg32) to, in(reg64) from, in(reg32) bytes,
+            in(reg32) barrier, options(nostack));
+    }
+}
+
+/// Waits until the phase of parity `parity` of the barrier is complete.
+#[inline(always)]
+fn wait(barrier: u32, parity: u32) {
+    loop {
+        let done: u32;
+        // SAFETY: an initialised barrier.
+        unsafe {
+            asm!("{{ .reg .pred p;", "mbarrier.try_wait.parity.shared.b64 p, [{1}], {2};",
+                "selp.u32 {0}, 1, 0, p; }}", out(reg32) done, in(reg32) barrier,
+                in(reg32) parity, options(nostack));
+        }
+        if done != 0 {
+            return;
+        }
+    }
+}
