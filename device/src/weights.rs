@@ -78,7 +78,7 @@ pub struct Mxfp4;
 #[derive(Clone, Copy)]
 pub struct Mxfp4Raw {
     words: [[u32; WORDS]; LANE_ROWS],
-    scales: [u8; LANE_ROWS],
+    scales: [u32; LANE_ROWS],
 }
 
 impl Format for Mxfp4 {
@@ -95,7 +95,7 @@ impl Format for Mxfp4 {
             // aligned as a whole because a row is.
             unsafe {
                 raw.words[i] = block.add(at).cast::<Aligned<[u32; WORDS]>>().read().0;
-                raw.scales[i] = *block.add(row);
+                raw.scales[i] = u32::from(*block.add(row));
             }
         }
         raw
@@ -110,8 +110,9 @@ impl Format for Mxfp4 {
     #[inline(always)]
     unsafe fn decode_row(block: *const u8, row: usize) -> [Vec16; 4] {
         // SAFETY: a row is one piece of sixteen bytes.
-        let (words, scale) =
-            unsafe { (load_16(block.add(pack::mxfp4_row_offset(row))), *block.add(row)) };
+        let (words, scale) = unsafe {
+            (load_16(block.add(pack::mxfp4_row_offset(row))), u32::from(*block.add(row)))
+        };
         decode::chunks(words.0.map(|word| decode::fp4_pairs(word, scale)))
     }
 }
@@ -123,7 +124,7 @@ pub struct Mxint8;
 #[derive(Clone, Copy)]
 pub struct Mxint8Raw {
     words: [[[u32; 2]; WORDS]; LANE_ROWS],
-    scales: [u8; LANE_ROWS],
+    scales: [u32; LANE_ROWS],
 }
 
 impl Format for Mxint8 {
@@ -139,7 +140,7 @@ impl Format for Mxint8 {
             // SAFETY: a row is 32 bytes; as for MXFP4, with words twice as wide.
             unsafe {
                 raw.words[i] = block.add(at).cast::<Aligned<[[u32; 2]; WORDS]>>().read().0;
-                raw.scales[i] = *block.add(row);
+                raw.scales[i] = u32::from(*block.add(row));
             }
         }
         raw
@@ -156,7 +157,7 @@ impl Format for Mxint8 {
         // SAFETY: a row is two pieces of sixteen bytes.
         let (low, high, scale) = unsafe {
             let at = block.add(pack::mxint8_row_offset(row));
-            (load_16(at).0, load_16(at.add(16)).0, *block.add(row))
+            (load_16(at).0, load_16(at.add(16)).0, u32::from(*block.add(row)))
         };
         let words = [[low[0], low[1]], [low[2], low[3]], [high[0], high[1]], [high[2], high[3]]];
         decode::chunks(words.map(|word| decode::int8_pairs(word, scale)))

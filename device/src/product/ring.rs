@@ -60,7 +60,7 @@ pub unsafe fn skinny64<F: Format, const STAGES: usize>(
     const XT: usize = 4 * W / WAVES;
     let wave = arch::wave_id() as usize;
     let (w_tile, x_tile) = (wave % W, wave / W * XT);
-    let x_tiles = x_rows.div_ceil(ROWS as u32) as usize;
+    let x_tiles = x_rows.div_ceil(ROWS as u32);
     // SAFETY: the caller's promise.
     let acc = unsafe {
         Ring::<W, 4, WAVES, STAGES>::product::<F, XT>(w, x, x_tiles, steps, [w_tile, x_tile])
@@ -73,6 +73,34 @@ pub unsafe fn skinny64<F: Format, const STAGES: usize>(
 /// A workgroup of `WAVES` and its ring: `STAGES` of `W` row tiles of W and `X` of X.
 struct Ring<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>;
 
+/// A row tile of W or X that a wave asks for.
+#[derive(Clone, Copy)]
+struct Stream {
+    from: *const u8,
+    /// Where its part of a stage begins.
+    to: u32,
+    /// 0: there is no such tile.
+    step_bytes: u32,
+}
+
+impl Stream {
+    /// Asks for `count` steps of stage `stage`, into the stage at `ring`.
+    ///
+    /// # Safety
+    ///
+    /// The tile has them, and nobody uses that part of the ring before `full` completes.
+    #[inline(always)]
+    unsafe fn copy(self, stage: u32, count: u32, ring: u32, full: u32) {
+        if self.step_bytes != 0 {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let from = self.from.add((stage * RING_STEPS as u32 * self.step_bytes) as usize);
+                copy(ring + self.to, from, count * self.step_bytes, full);
+            }
+        }
+    }
+}
+
 /// Operands of half a stage.
 struct Taken<F: Format, const XT: usize> {
     w: [F::Raw; HALF],
@@ -81,11 +109,19 @@ struct Taken<F: Format, const XT: usize> {
 }
 
 impl<F: Format, const XT: usize> Taken<F, XT> {
-    /// Adds the products of the first `count` steps, or all.
+    /// Adds the products of all steps.
     #[inline(always)]
-    fn add(self, count: usize, acc: &mut [[Acc; XT]; 1]) {
+    fn add(self, acc: &mut [[Acc; XT]; 1]) {
         for step in 0..HALF {
-            if step < count {
+            multiply::<F, 1, XT>(&[self.w[step]], &self.x[step], acc);
+        }
+    }
+
+    /// Adds the products of the first `count` steps.
+    #[inline(always)]
+    fn add_first(self, count: u32, acc: &mut [[Acc; XT]; 1]) {
+        for step in 0..HALF {
+            if (step as u32) < count {
                 multiply::<F, 1, XT>(&[self.w[step]], &self.x[step], acc);
             }
         }
@@ -105,24 +141,24 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
     unsafe fn product<F: Format, const XT: usize>(
         w: impl Fn(u32) -> *const u8,
         x: *const u8,
-        x_tiles: usize,
+        x_tiles: u32,
         steps: u32,
         [w_tile, x_first]: [usize; 2],
     ) -> [Acc; XT] {
-        let wave = if WAVES == 1 { 0 } else { arch::wave_id() as usize };
+        const { assert!(W + X <= 2 * WAVES && STAGES.is_power_of_two()) };
+        const STEPS: u32 = RING_STEPS as u32;
+        let wave = if WAVES == 1 { 0 } else { arch::wave_id() };
         let lane = arch::lane();
-        let x_tile_bytes = row_tile_bytes(steps);
-        let steps = steps as usize;
-        let stages = steps.div_ceil(RING_STEPS);
-        let stage_bytes = ring_stage_bytes(W, X, F::STEP_BYTES);
+        let stages = steps.div_ceil(STEPS);
+        let stage_bytes = ring_stage_bytes(W, X, F::STEP_BYTES) as u32;
         let w_bytes = W * RING_STEPS * F::STEP_BYTES;
         let memory: *mut u8 = arch::workgroup_memory();
-        // SAFETY: behind the ring.
-        let barriers = workgroup_address(unsafe { memory.add(STAGES * stage_bytes) });
-        let full = |stage: usize| barriers + (stage % STAGES * 16) as u32;
-        let empty = |stage: usize| full(stage) + 8;
+        let ring = workgroup_address(memory);
+        let ring_of = |stage: u32| stage % STAGES as u32 * stage_bytes;
+        let full = |stage: u32| ring + STAGES as u32 * stage_bytes + stage % STAGES as u32 * 16;
+        let empty = |stage: u32| full(stage) + 8;
         if arch::thread_id() == 0 {
-            for stage in 0..STAGES {
+            for stage in 0..STAGES as u32 {
                 init(full(stage), WAVES as u32);
                 init(empty(stage), WAVES as u32);
             }
@@ -130,80 +166,81 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
         }
         workgroup_barrier(); // nobody uses a barrier before it exists
 
-        // Lane 0 of wave i asks for every WAVES-th stream from i on: tiles of W, then of X.
-        let fill = |stage: usize| {
-            if lane != 0 || stage >= stages {
-                return;
+        // Streams are the tiles of W, then of X; each wave asks for two of them at most.
+        let stream = |i: u32| {
+            if i < W as u32 {
+                let step_bytes = F::STEP_BYTES as u32;
+                return Stream { from: w(i), to: i * STEPS * step_bytes, step_bytes };
             }
-            if stage >= STAGES && WAVES > 1 {
-                wait(empty(stage), (stage / STAGES + 1) as u32 % 2);
+            let tile = i - W as u32;
+            let step_bytes = if tile < x_tiles { BLOCK_BYTES as u32 } else { 0 };
+            Stream {
+                // Not used past the last tile.
+                from: x.wrapping_add(tile as usize * row_tile_bytes(steps)),
+                to: w_bytes as u32 + tile * STEPS * BLOCK_BYTES as u32,
+                step_bytes,
             }
-            let count = (steps - stage * RING_STEPS).min(RING_STEPS);
-            let to = workgroup_address(memory) + (stage % STAGES * stage_bytes) as u32;
-            let mut bytes = 0;
-            for i in 0..(W + X).div_ceil(WAVES) {
-                let stream = i * WAVES + wave;
-                if stream < W {
-                    bytes += count * F::STEP_BYTES;
-                } else if stream < W + x_tiles {
-                    bytes += count * BLOCK_BYTES;
+        };
+        let streams = [stream(wave), stream(wave + WAVES as u32)];
+        let fill = |stage: u32| {
+            if lane == 0 && stage < stages {
+                if stage >= STAGES as u32 && WAVES > 1 {
+                    wait(empty(stage), (stage / STAGES as u32 + 1) % 2);
                 }
-            }
-            expect(full(stage), bytes as u32);
-            for i in 0..(W + X).div_ceil(WAVES) {
-                let stream = i * WAVES + wave;
-                // SAFETY: a stage of an existing tile, into its part of the ring, which nobody
-                // reads any more.
+                let count = (steps - stage * STEPS).min(STEPS);
+                expect(full(stage), count * (streams[0].step_bytes + streams[1].step_bytes));
+                // SAFETY: steps of the stage; every wave has taken what was there.
                 unsafe {
-                    if stream < W {
-                        let from = w(stream as u32).add(stage * RING_STEPS * F::STEP_BYTES);
-                        let to = to + (stream * RING_STEPS * F::STEP_BYTES) as u32;
-                        copy(to, from, (count * F::STEP_BYTES) as u32, full(stage));
-                    } else if stream < W + x_tiles {
-                        let tile = stream - W;
-                        let from = x.add(tile * x_tile_bytes + stage * RING_STEPS * BLOCK_BYTES);
-                        let to = to + (w_bytes + tile * RING_STEPS * BLOCK_BYTES) as u32;
-                        copy(to, from, (count * BLOCK_BYTES) as u32, full(stage));
-                    }
+                    streams[0].copy(stage, count, ring + ring_of(stage), full(stage));
+                    streams[1].copy(stage, count, ring + ring_of(stage), full(stage));
                 }
             }
         };
-        let take = |stage: usize, half: usize| {
+        let take = |stage: u32, half: usize| {
             // SAFETY: blocks of this stage.
             unsafe {
-                let from = memory.add(stage % STAGES * stage_bytes);
+                let from = memory.add(ring_of(stage) as usize);
                 let w_from = from.add((w_tile * RING_STEPS + half * HALF) * F::STEP_BYTES);
                 let x_from = from.add(w_bytes + (x_first * RING_STEPS + half * HALF) * BLOCK_BYTES);
                 let w = |step: usize| F::load(w_from.add(step * F::STEP_BYTES), lane);
                 let x = |step: usize| -> [Operand; XT] {
                     core::array::from_fn(|tile| {
-                        Operand::load_x(x_from.add((tile * RING_STEPS + step) * BLOCK_BYTES), lane)
+                        let block = (tile * RING_STEPS + step) * BLOCK_BYTES;
+                        Operand::load_x(x_from.add(block), lane)
                     })
                 };
                 Taken::<F, XT> { w: [w(0), w(1), w(2), w(3)], x: [x(0), x(1), x(2), x(3)] }
             }
         };
-        let mut acc = [[arch::ZERO; XT]];
-        for stage in 0..STAGES {
+
+        for stage in 0..STAGES as u32 {
             fill(stage);
         }
+        let mut acc = [[arch::ZERO; XT]];
         wait(full(0), 0);
         let mut first = take(0, 0);
-        for stage in 0..stages {
+        let whole = steps / STEPS;
+        for stage in 0..whole {
             let second = take(stage, 1);
-            first.add(steps - stage * RING_STEPS, &mut acc);
+            first.add(&mut acc);
             wave_barrier(); // all lanes have taken theirs
             if lane == 0 && WAVES > 1 {
                 arrive(empty(stage));
             }
             if stage > 0 {
-                fill(stage - 1 + STAGES);
+                fill(stage - 1 + STAGES as u32);
             }
             // The last stage is taken again: there is no other, and nothing to wait for.
             let next = (stage + 1).min(stages - 1);
-            wait(full(next), (next / STAGES % 2) as u32);
+            wait(full(next), next / STAGES as u32 % 2);
             first = take(next, 0);
-            second.add((steps - stage * RING_STEPS).saturating_sub(HALF), &mut acc);
+            second.add(&mut acc);
+        }
+        if whole < stages {
+            let second = take(whole, 1);
+            let left = steps - whole * STEPS;
+            first.add_first(left, &mut acc);
+            second.add_first(left.saturating_sub(HALF as u32), &mut acc);
         }
         let [acc] = acc;
         acc

@@ -39,10 +39,10 @@ pub fn first_word(lane: u32) -> usize {
 /// The eight magnitudes times the row's scale, as bf16, make a table of high bytes and one of low
 /// bytes; four elements are then two look-ups, a sign, and two merges.
 #[inline(always)]
-pub fn fp4_operand([words]: [[u32; WORDS]; LANE_ROWS], [scale]: [u8; LANE_ROWS]) -> Operand {
+pub fn fp4_operand([words]: [[u32; WORDS]; LANE_ROWS], [scale]: [u32; LANE_ROWS]) -> Operand {
     // bf16 of 0, 0.5, 1, 1.5, 2, 3, 4, 6 in pairs. Adding to the exponent field multiplies; zero
     // has none and stays.
-    let exponent = (i32::from(scale) - 127 << 7) as u32;
+    let exponent = (scale as i32 - 127 << 7) as u32;
     let both = exponent.wrapping_mul(0x1_0001);
     let pairs = [
         0x3f00_0000_u32.wrapping_add(exponent << 16),
@@ -69,8 +69,8 @@ pub fn fp4_operand([words]: [[u32; WORDS]; LANE_ROWS], [scale]: [u8; LANE_ROWS])
 
 /// The operand of MXINT8 words: exact in f32, hence in the upper half of f32.
 #[inline(always)]
-pub fn int8_operand([words]: [[[u32; 2]; WORDS]; LANE_ROWS], [scale]: [u8; LANE_ROWS]) -> Operand {
-    let unit = f32::from_bits((u32::from(scale) - 6) << 23);
+pub fn int8_operand([words]: [[[u32; 2]; WORDS]; LANE_ROWS], [scale]: [u32; LANE_ROWS]) -> Operand {
+    let unit = f32::from_bits((scale - 6) << 23);
     let value = |byte: u32| {
         let magnitude = (byte & 0x7f) as f32 * unit;
         magnitude.to_bits() | (byte & 0x80) << 24

@@ -21,13 +21,13 @@ pub fn first_word(lane: u32) -> usize {
 
 /// The operand of MXFP4 words.
 #[inline(always)]
-pub fn fp4_operand(words: [[u32; WORDS]; LANE_ROWS], scales: [u8; LANE_ROWS]) -> Operand {
+pub fn fp4_operand(words: [[u32; WORDS]; LANE_ROWS], scales: [u32; LANE_ROWS]) -> Operand {
     from_pairs([0, 1].map(|row| fp4_pairs(words[row][0], scales[row])))
 }
 
 /// The operand of MXINT8 words.
 #[inline(always)]
-pub fn int8_operand(words: [[[u32; 2]; WORDS]; LANE_ROWS], scales: [u8; LANE_ROWS]) -> Operand {
+pub fn int8_operand(words: [[[u32; 2]; WORDS]; LANE_ROWS], scales: [u32; LANE_ROWS]) -> Operand {
     from_pairs([0, 1].map(|row| int8_pairs(words[row][0], scales[row])))
 }
 
@@ -38,10 +38,10 @@ pub fn int8_operand(words: [[[u32; 2]; WORDS]; LANE_ROWS], scales: [u8; LANE_ROW
 /// value. `exponent` is that of the factor: `shared::pack::mxfp4_scale`. The bits lie where
 /// `shared::pack::mxfp4_bits` says.
 #[inline(always)]
-pub fn fp4_pairs(word: u32, exponent: u8) -> [u32; 4] {
+pub fn fp4_pairs(word: u32, exponent: u32) -> [u32; 4] {
     const SIGN: u32 = 0x8000_8000;
     const MAGNITUDE: u32 = 0x01c0_01c0;
-    let factor = u32::from(exponent) * 0x0080_0080;
+    let factor = exponent * 0x0080_0080;
     [
         word & (SIGN | MAGNITUDE),
         word << 3 & (SIGN | MAGNITUDE),
@@ -55,8 +55,7 @@ pub fn fp4_pairs(word: u32, exponent: u8) -> [u32; 4] {
 ///
 /// `0x4300 | m` is the bf16 128 + m; `(128 + m) * s - 128 * s` in one rounding is exactly `m * s`.
 #[inline(always)]
-pub fn int8_pairs([low, high]: [u32; 2], scale: u8) -> [u32; 4] {
-    let scale = u32::from(scale);
+pub fn int8_pairs([low, high]: [u32; 2], scale: u32) -> [u32; 4] {
     let unit = ((scale - 6) << 7) * 0x1_0001;
     let offset = ((scale + 1) << 7 | 0x8000) * 0x1_0001;
     let pair = |bytes: u32| {
