@@ -5,13 +5,12 @@
 //! taken into registers while the half before is multiplied: what limits a wave is then the chain
 //! of its products, and what limits many waves is memory.
 
-use core::arch::asm;
-
 use shared::block::{BLOCK_BYTES, ROWS};
 use shared::kernels::linear::{RING_STEPS, SKINNY64_WAVES, ring_stage_bytes};
 
 use super::multiply;
-use crate::arch::{self, workgroup_address, workgroup_barrier};
+use crate::arch::hopper::{Barrier, wave_barrier};
+use crate::arch::{self, workgroup_barrier};
 use crate::tile::{Acc, Operand, row_tile_bytes};
 use crate::weights::Format;
 
@@ -90,12 +89,12 @@ impl Stream {
     ///
     /// The tile has them, and nobody uses that part of the ring before `full` completes.
     #[inline(always)]
-    unsafe fn copy(self, stage: u32, count: u32, ring: u32, full: u32) {
+    unsafe fn copy(self, stage: u32, count: u32, ring: *mut u8, full: Barrier) {
         if self.step_bytes != 0 {
             // SAFETY: the caller's promise.
             unsafe {
                 let from = self.from.add((stage * RING_STEPS as u32 * self.step_bytes) as usize);
-                copy(ring + self.to, from, count * self.step_bytes, full);
+                full.copy(ring.add(self.to as usize), from, count * self.step_bytes);
             }
         }
     }
@@ -153,16 +152,21 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
         let stage_bytes = ring_stage_bytes(W, X, F::STEP_BYTES) as u32;
         let w_bytes = W * RING_STEPS * F::STEP_BYTES;
         let memory: *mut u8 = arch::workgroup_memory();
-        let ring = workgroup_address(memory);
-        let ring_of = |stage: u32| stage % STAGES as u32 * stage_bytes;
-        let full = |stage: u32| ring + STAGES as u32 * stage_bytes + stage % STAGES as u32 * 16;
-        let empty = |stage: u32| full(stage) + 8;
+        // SAFETY: one of the ring's stages; behind them two barriers for each.
+        let ring =
+            |stage: u32| unsafe { memory.add((stage % STAGES as u32 * stage_bytes) as usize) };
+        let barrier = |stage: u32, i: u32| {
+            let at = STAGES as u32 * stage_bytes + (stage % STAGES as u32 * 2 + i) * 8;
+            // SAFETY: as above.
+            unsafe { Barrier::at(memory.add(at as usize)) }
+        };
+        let full = |stage: u32| barrier(stage, 0);
+        let empty = |stage: u32| barrier(stage, 1);
         if arch::thread_id() == 0 {
             for stage in 0..STAGES as u32 {
-                init(full(stage), WAVES as u32);
-                init(empty(stage), WAVES as u32);
+                full(stage).init(WAVES as u32);
+                empty(stage).init(WAVES as u32);
             }
-            fence_init();
         }
         workgroup_barrier(); // nobody uses a barrier before it exists
 
@@ -185,21 +189,21 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
         let fill = |stage: u32| {
             if lane == 0 && stage < stages {
                 if stage >= STAGES as u32 && WAVES > 1 {
-                    wait(empty(stage), (stage / STAGES as u32 + 1) % 2);
+                    empty(stage).wait(stage / STAGES as u32 - 1);
                 }
                 let count = (steps - stage * STEPS).min(STEPS);
-                expect(full(stage), count * (streams[0].step_bytes + streams[1].step_bytes));
+                full(stage).expect(count * (streams[0].step_bytes + streams[1].step_bytes));
                 // SAFETY: steps of the stage; every wave has taken what was there.
                 unsafe {
-                    streams[0].copy(stage, count, ring + ring_of(stage), full(stage));
-                    streams[1].copy(stage, count, ring + ring_of(stage), full(stage));
+                    streams[0].copy(stage, count, ring(stage), full(stage));
+                    streams[1].copy(stage, count, ring(stage), full(stage));
                 }
             }
         };
         let take = |stage: u32, half: usize| {
             // SAFETY: blocks of this stage.
             unsafe {
-                let from = memory.add(ring_of(stage) as usize);
+                let from = ring(stage);
                 let w_from = from.add((w_tile * RING_STEPS + half * HALF) * F::STEP_BYTES);
                 let x_from = from.add(w_bytes + (x_first * RING_STEPS + half * HALF) * BLOCK_BYTES);
                 let w = |step: usize| F::load(w_from.add(step * F::STEP_BYTES), lane);
@@ -217,7 +221,7 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
             fill(stage);
         }
         let mut acc = [[arch::ZERO; XT]];
-        wait(full(0), 0);
+        full(0).wait(0);
         let mut first = take(0, 0);
         let whole = steps / STEPS;
         for stage in 0..whole {
@@ -225,14 +229,14 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
             first.add(&mut acc);
             wave_barrier(); // all lanes have taken theirs
             if lane == 0 && WAVES > 1 {
-                arrive(empty(stage));
+                empty(stage).arrive();
             }
             if stage > 0 {
                 fill(stage - 1 + STAGES as u32);
             }
             // The last stage is taken again: there is no other, and nothing to wait for.
             let next = (stage + 1).min(stages - 1);
-            wait(full(next), next / STAGES as u32 % 2);
+            full(next).wait(next / STAGES as u32);
             first = take(next, 0);
             second.add(&mut acc);
         }
@@ -244,81 +248,5 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
         }
         let [acc] = acc;
         acc
-    }
-}
-
-/// Waits for every lane of the wave, and orders their accesses to workgroup memory.
-#[inline(always)]
-fn wave_barrier() {
-    // SAFETY: only waits.
-    unsafe { asm!("bar.warp.sync 0xffffffff;", options(nostack)) };
-}
-
-/// Arrives.
-#[inline(always)]
-fn arrive(barrier: u32) {
-    // SAFETY: an initialised barrier.
-    unsafe {
-        asm!("mbarrier.arrive.shared.b64 _, [{}];", in(reg32) barrier, options(nostack));
-    }
-}
-
-/// Makes initialised barriers known to the copy engine.
-#[inline(always)]
-fn fence_init() {
-    // SAFETY: only orders memory accesses.
-    unsafe { asm!("fence.mbarrier_init.release.cluster;", options(nostack)) };
-}
-
-/// Makes a barrier that `count` arrivals and the bytes they expect complete.
-#[inline(always)]
-fn init(barrier: u32, count: u32) {
-    // SAFETY: eight bytes of workgroup memory set aside for it.
-    unsafe {
-        asm!("mbarrier.init.shared.b64 [{}], {};", in(reg32) barrier, in(reg32) count,
-            options(nostack));
-    }
-}
-
-/// Arrives, and expects `bytes` to be copied.
-#[inline(always)]
-fn expect(barrier: u32, bytes: u32) {
-    // SAFETY: an initialised barrier.
-    unsafe {
-        asm!("mbarrier.arrive.expect_tx.shared.b64 _, [{}], {};", in(reg32) barrier,
-            in(reg32) bytes, options(nostack));
-    }
-}
-
-/// Has the copy engine move `bytes` from global to workgroup memory and report to `barrier`.
-///
-/// # Safety
-///
-/// All three are multiples of 16, both sides are valid, and nobody uses the destination before the
-/// barrier completes.
-#[inline(always)]
-unsafe fn copy(to: u32, from: *const u8, bytes: u32, barrier: u32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        asm!("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes",
-            "[{}], [{}], {}, [{}];", in(reg32) to, in(reg64) from, in(reg32) bytes,
-            in(reg32) barrier, options(nostack));
-    }
-}
-
-/// Waits until the phase of parity `parity` of the barrier is complete.
-#[inline(always)]
-fn wait(barrier: u32, parity: u32) {
-    loop {
-        let done: u32;
-        // SAFETY: an initialised barrier.
-        unsafe {
-            asm!("{{ .reg .pred p;", "mbarrier.try_wait.parity.shared.b64 p, [{1}], {2};",
-                "selp.u32 {0}, 1, 0, p; }}", out(reg32) done, in(reg32) barrier,
-                in(reg32) parity, options(nostack));
-        }
-        if done != 0 {
-            return;
-        }
     }
 }
