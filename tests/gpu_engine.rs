@@ -6,6 +6,8 @@ mod bits;
 mod close;
 /// One layer at the size of gpt-oss-20b.
 mod full_size;
+/// Tokens drawn on the device, in steps that are recorded and replayed.
+mod sampled;
 
 use std::sync::Arc;
 

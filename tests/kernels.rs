@@ -15,5 +15,7 @@ mod mma;
 mod moe;
 /// Embedding, RMSNorm into tiles, rotation into the cache, argmax.
 mod rows;
+/// Drawing a token by temperature and nucleus.
+mod sample;
 /// The number of host threads that emulate.
 mod threads;

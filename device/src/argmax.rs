@@ -16,10 +16,13 @@ const WAVES: usize = (THREADS / WAVE) as usize;
 
 /// The best so far, and whether everything so far is finite.
 #[derive(Clone, Copy)]
-struct Best {
-    value: f32,
-    index: u32,
-    finite: bool,
+pub struct Best {
+    /// The largest value.
+    pub value: f32,
+    /// Its index, the lowest among equals.
+    pub index: u32,
+    /// Whether no value is NaN or infinite.
+    pub finite: bool,
 }
 
 impl Best {
@@ -52,6 +55,46 @@ impl Best {
         step!(1 2 4 8 16 32);
         self
     }
+
+    /// The best of `x[..n]`, in every thread of a workgroup of [`THREADS`]. Collective over the
+    /// workgroup; ends with a barrier, so that `scratch` can be used again at once.
+    ///
+    /// # Safety
+    ///
+    /// `x` has `n` elements, and `scratch` three words of workgroup memory for each wave, which
+    /// nobody else touches.
+    #[inline(always)]
+    pub unsafe fn of_row(x: *const f32, n: u32, scratch: *mut u32) -> Self {
+        let mut best = Self::NONE;
+        for index in (thread_id()..n).step_by(THREADS as usize) {
+            // SAFETY: index < n.
+            let value = unsafe { *x.add(index as usize) };
+            let finite = value.to_bits() & 0x7f80_0000 != 0x7f80_0000;
+            best = best.and(Self { value, index, finite });
+        }
+        let best = best.of_wave();
+        // SAFETY: three words per wave; the barriers part writing from reading.
+        unsafe {
+            if lane() == 0 {
+                let mine = scratch.add(3 * wave_id() as usize);
+                *mine = best.value.to_bits();
+                *mine.add(1) = best.index;
+                *mine.add(2) = best.finite.into();
+            }
+            workgroup_barrier();
+            let mut best = Self::NONE;
+            for wave in 0..WAVES {
+                let one = scratch.add(3 * wave);
+                best = best.and(Self {
+                    value: f32::from_bits(*one),
+                    index: *one.add(1),
+                    finite: *one.add(2) != 0,
+                });
+            }
+            workgroup_barrier();
+            best
+        }
+    }
 }
 
 /// The kernel; shapes are in the table.
@@ -62,37 +105,11 @@ impl Best {
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn argmax(x: *const f32, ids: *mut u32, n: u32) {
     let row = workgroup_id_x() as usize;
-    // SAFETY: the grid has one workgroup per row.
-    let x = unsafe { x.add(row * n as usize) };
-    let mut best = Best::NONE;
-    for index in (thread_id()..n).step_by(THREADS as usize) {
-        // SAFETY: index < n.
-        let value = unsafe { *x.add(index as usize) };
-        let finite = value.to_bits() & 0x7f80_0000 != 0x7f80_0000;
-        best = best.and(Best { value, index, finite });
-    }
-    let best = best.of_wave();
-    let memory: *mut u32 = workgroup_memory();
-    // SAFETY: the launch passes three words per wave.
-    unsafe {
-        if lane() == 0 {
-            let mine = memory.add(3 * wave_id() as usize);
-            *mine = best.value.to_bits();
-            *mine.add(1) = best.index;
-            *mine.add(2) = best.finite.into();
-        }
-        workgroup_barrier();
-        if thread_id() == 0 {
-            let mut best = Best::NONE;
-            for wave in 0..WAVES {
-                let one = memory.add(3 * wave);
-                best = best.and(Best {
-                    value: f32::from_bits(*one),
-                    index: *one.add(1),
-                    finite: *one.add(2) != 0,
-                });
-            }
-            *ids.add(row) = if best.finite { best.index } else { NOT_FINITE };
-        }
+    // SAFETY: the grid has one workgroup per row of n elements, and the launch passes three words
+    // of workgroup memory per wave.
+    let best = unsafe { Best::of_row(x.add(row * n as usize), n, workgroup_memory()) };
+    if thread_id() == 0 {
+        // SAFETY: one element per row.
+        unsafe { *ids.add(row) = if best.finite { best.index } else { NOT_FINITE } };
     }
 }

@@ -35,6 +35,7 @@ pub mod moe_product;
 pub mod product;
 pub mod rmsnorm;
 pub mod rope_kv;
+pub mod sample;
 pub mod scan;
 pub mod softmax;
 pub mod tile;

@@ -228,7 +228,7 @@ fn answer(
         outputs.push(match chunk.want {
             Want::Nothing => Output::Nothing,
             Want::Token(sampling) => {
-                Output::Token(sampling::sample(mine, &sampling, len as u64).map_err(broken)?)
+                Output::Token(sampling::sample(mine, &sampling, len as u32).map_err(broken)?)
             }
             Want::Logits => {
                 for row in mine.chunks_exact(vocab) {

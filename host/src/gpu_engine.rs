@@ -5,8 +5,8 @@
 //! without waiting for any of them, and reads tokens or logits back at the end. Counts of tokens
 //! per expert stay on the device.
 //!
-//! Tokens at temperature 0 are chosen on the device. With a temperature, the logits of that row
-//! come back and the CPU engine's sampler chooses, so that both engines draw alike.
+//! Tokens are chosen on the device, by the algorithm of the CPU engine: the same logits give the
+//! same token, whatever the temperature. Logits come back only when they are asked for.
 
 mod arena;
 mod cache;

@@ -1,21 +1,10 @@
-//! Choosing a token from logits: the same algorithm on every device, bit for bit.
+//! Choosing a token from logits: the algorithm of [`shared::sampling`], which GPUs compute alike.
 //!
-//! Greedy takes the largest logit, the lowest id among equals. Otherwise, with `m` the largest
-//! logit and `T` the temperature:
-//!
-//! 1. Token `i` weighs `q[i] = trunc(exp((logit[i] - m) / T) * 2^40)`, with [`shared::exp::exp`];
-//!    the subtraction and the division are single f32 operations. Weights are integers, so their
-//!    sums are exact and no order of summation can change them.
-//! 2. Order tokens by weight, heaviest first, the lower id first among equals. The nucleus is
-//!    the shortest prefix that weighs at least `max(1, ceil(top_p * sum(q)))`, the product taken
-//!    in f64. With `top_p` 1 it is every token.
-//! 3. With `kept` the weight of the nucleus and `r` = [`shared::philox::token_bits`] of the seed
-//!    and of the position of the new token, the target is `floor(r * kept / 2^64)`, and the token
-//!    is the first of the nucleus, in order of ids, at which the running sum exceeds the target.
+//! Greedy takes the largest logit, the lowest id among equals.
+
+use shared::sampling::{BINS, DIGIT_BITS, Draw, MAX_RANK, rank, weight};
 
 use crate::engine::Sampling;
-
-const WEIGHT_ONE: f32 = (1u64 << 40) as f32;
 
 /// What cannot be sampled from.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -47,31 +36,35 @@ impl Sampling {
         }
         Ok(())
     }
+
+    /// How the token at `position` is drawn.
+    pub fn draw(&self, position: u32) -> Draw {
+        Draw::new(self.temperature, self.top_p, self.seed, position)
+    }
 }
 
 /// The token for `position` (counted from the sequence's first token) given `logits` over the
 /// vocabulary.
-pub fn sample(logits: &[f32], sampling: &Sampling, position: u64) -> Result<u32, SamplingError> {
+pub fn sample(logits: &[f32], sampling: &Sampling, position: u32) -> Result<u32, SamplingError> {
     let best = argmax(logits)?;
-    if sampling.temperature == 0.0 {
+    let draw = sampling.draw(position);
+    if draw.is_greedy() {
         return Ok(best as u32);
     }
     let max = logits[best];
-    let weight = |x: f32| (shared::exp::exp((x - max) / sampling.temperature) * WEIGHT_ONE) as u64;
-    let weights: Vec<u64> = logits.iter().map(|&x| weight(x)).collect();
-    let nucleus = nucleus(&weights, sampling.top_p);
-    let random = u128::from(shared::philox::token_bits(sampling.seed, position));
-    let target = ((random * u128::from(nucleus.mass)) >> 64) as u64;
+    let tokens: Vec<Token> = logits.iter().map(|&x| Token::at(draw.distance(max, x))).collect();
+    let nucleus = nucleus(&tokens, draw);
+    let target = draw.target(nucleus.mass);
     let mut sum = 0;
-    for (id, &weight) in weights.iter().enumerate() {
-        if nucleus.holds(id, weight) {
-            sum += weight;
-            if sum > target {
+    for (id, token) in tokens.iter().enumerate() {
+        if nucleus.holds(id, token.rank) {
+            sum += token.weight;
+            if sum >= target {
                 return Ok(id as u32);
             }
         }
     }
-    unreachable!("the target is below the mass of the nucleus")
+    unreachable!("the target is at most the mass of the nucleus")
 }
 
 /// The largest logit's index, the lowest among equals; an error if any is not finite.
@@ -88,48 +81,74 @@ pub fn argmax(logits: &[f32]) -> Result<usize, SamplingError> {
     best.ok_or(SamplingError::Empty)
 }
 
+/// What the choice depends on.
+#[derive(Clone, Copy, Debug)]
+struct Token {
+    rank: u32,
+    weight: u64,
+}
+
+impl Token {
+    fn at(distance: f32) -> Token {
+        Token { rank: rank(distance), weight: weight(distance) }
+    }
+}
+
 /// Which tokens may be drawn.
 #[derive(Debug, PartialEq)]
 struct Nucleus {
-    /// Heavier tokens are in, lighter ones out.
-    cut: u64,
-    /// Of those that weigh exactly `cut`, ids up to this one are in.
+    /// Lower ranks are in, higher ones out.
+    rank: u32,
+    /// Of those that have exactly `rank`, ids up to this one are in.
     last: usize,
     /// What they weigh together.
     mass: u64,
 }
 
 impl Nucleus {
-    fn holds(&self, id: usize, weight: u64) -> bool {
-        weight > self.cut || (weight == self.cut && id <= self.last)
+    fn holds(&self, id: usize, rank: u32) -> bool {
+        rank < self.rank || (rank == self.rank && id <= self.last)
     }
 }
 
-/// Finds the cut from the highest bit down: of the tokens still undecided, those with the bit set
-/// are the heavier ones.
-fn nucleus(weights: &[u64], top_p: f32) -> Nucleus {
-    let total: u64 = weights.iter().sum();
-    if top_p >= 1.0 {
-        return Nucleus { cut: 0, last: weights.len(), mass: total };
+/// Finds where the nucleus ends, one digit of the rank after the other.
+fn nucleus(tokens: &[Token], draw: Draw) -> Nucleus {
+    let total: u64 = tokens.iter().map(|token| token.weight).sum();
+    if draw.share == 0 {
+        return Nucleus { rank: MAX_RANK, last: tokens.len(), mass: total };
     }
-    let needed = ((f64::from(top_p) * total as f64).ceil() as u64).clamp(1, total);
-    let mut missing = needed;
-    let mut undecided: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > 0).collect();
-    for bit in (0..=40).rev() {
-        let is_set = |&i: &usize| weights[i] >> bit & 1 == 1;
-        let heavier: u64 = undecided.iter().filter(|&i| is_set(i)).map(|&i| weights[i]).sum();
-        if heavier >= missing {
-            undecided.retain(is_set);
-        } else {
-            missing -= heavier;
-            undecided.retain(|i| !is_set(i));
+    let needed = draw.needed(total);
+    let (high, missing) = digit(tokens, needed, |rank| Some(rank >> DIGIT_BITS));
+    let low = |rank: u32| (rank >> DIGIT_BITS == high).then_some(rank % BINS);
+    let (low, missing) = digit(tokens, missing, low);
+    let rank = high << DIGIT_BITS | low;
+    let (mut last, mut taken) = (0, 0);
+    for (id, token) in tokens.iter().enumerate().filter(|(_, token)| token.rank == rank) {
+        if taken >= missing {
+            break;
+        }
+        (last, taken) = (id, taken + token.weight);
+    }
+    Nucleus { rank, last, mass: needed - missing + taken }
+}
+
+/// The bin at which the running sum of weights reaches `missing`, and what is then still missing
+/// of it. `bin_of` gives the bin of a rank, for tokens that count.
+fn digit(tokens: &[Token], missing: u64, bin_of: impl Fn(u32) -> Option<u32>) -> (u32, u64) {
+    let mut bins = vec![0u64; BINS as usize];
+    for token in tokens {
+        if let Some(bin) = bin_of(token.rank) {
+            bins[bin as usize] += token.weight;
         }
     }
-    // What is left weighs the same: the cut.
-    let cut = weights[undecided[0]];
-    let taken = missing.div_ceil(cut);
-    let last = undecided[taken as usize - 1];
-    Nucleus { cut, last, mass: needed - missing + taken * cut }
+    let mut missing = missing;
+    for (bin, sum) in (0..).zip(bins) {
+        if sum >= missing {
+            return (bin, missing);
+        }
+        missing -= sum;
+    }
+    unreachable!("all bins together weigh at least what is missing")
 }
 
 #[cfg(test)]
@@ -176,12 +195,12 @@ mod tests {
         let logits = [0.0f32, 2.0f32.ln(), f32::ln(5.0)];
         let sampling = |seed| Sampling { temperature: 1.0, top_p: 1.0, seed };
         let mut counts = [0u32; 3];
-        const DRAWS: u64 = 8000;
+        const DRAWS: u32 = 8000;
         for i in 0..DRAWS {
-            counts[sample(&logits, &sampling(i % 8), i / 8).unwrap() as usize] += 1;
+            counts[sample(&logits, &sampling(u64::from(i % 8)), i / 8).unwrap() as usize] += 1;
         }
         for (count, share) in counts.into_iter().zip([0.125, 0.25, 0.625]) {
-            let expected = DRAWS as f64 * share;
+            let expected = f64::from(DRAWS) * share;
             // Five standard deviations; the draws are fixed, so this cannot flicker.
             let bound = 5.0 * (expected * (1.0 - share)).sqrt();
             assert!((f64::from(count) - expected).abs() < bound, "{counts:?}");
@@ -198,40 +217,45 @@ mod tests {
     }
 
     proptest! {
-        /// The radix search against sorting.
+        /// The search by digits against sorting.
         #[test]
         fn nucleus_is_the_shortest_prefix(
-            mut weights in prop::collection::vec(0u64..50, 1..40),
+            mut logits in prop::collection::vec(-12i32..0, 1..40),
             top_p in 0.001f32..0.999,
+            scale in prop::sample::select(vec![1.0f32, 1e-5, 3e-4, 0.1]),
         ) {
-            weights.push(50);
-            let total: u64 = weights.iter().sum();
-            let needed = ((f64::from(top_p) * total as f64).ceil() as u64).max(1);
-            let mut order: Vec<usize> = (0..weights.len()).collect();
-            order.sort_by_key(|&i| (std::cmp::Reverse(weights[i]), i));
+            logits.push(0);
+            let tokens: Vec<Token> =
+                logits.iter().map(|&x| Token::at(-x as f32 * scale)).collect();
+            let draw = Draw::new(1.0, top_p, 0, 0);
+            let needed = draw.needed(tokens.iter().map(|token| token.weight).sum());
+            let mut order: Vec<usize> = (0..tokens.len()).collect();
+            order.sort_by_key(|&i| (tokens[i].rank, i));
             let mut mass = 0;
             let mut kept = Vec::new();
             for i in order {
                 if mass >= needed { break; }
-                mass += weights[i];
+                mass += tokens[i].weight;
                 kept.push(i);
             }
             kept.sort_unstable();
-            let found = nucleus(&weights, top_p);
+            let found = nucleus(&tokens, draw);
             let held: Vec<usize> =
-                (0..weights.len()).filter(|&i| found.holds(i, weights[i])).collect();
+                (0..tokens.len()).filter(|&i| found.holds(i, tokens[i].rank)).collect();
             prop_assert_eq!(held, kept);
             prop_assert_eq!(found.mass, mass);
         }
 
         #[test]
-        fn equal_weights_are_cut_by_id(count in 1usize..50, top_p in 0.01f32..0.99) {
-            let found = nucleus(&vec![7; count], top_p);
-            let needed = (f64::from(top_p) * (7 * count) as f64).ceil() as u64;
+        fn equal_logits_are_cut_by_id(count in 1usize..50, top_p in 0.01f32..0.99) {
+            let one = Token::at(0.0).weight;
+            let draw = Draw::new(1.0, top_p, 0, 0);
+            let found = nucleus(&vec![Token::at(0.0); count], draw);
+            let taken = draw.needed(one * count as u64).div_ceil(one);
             prop_assert_eq!(found, Nucleus {
-                cut: 7,
-                last: needed.div_ceil(7) as usize - 1,
-                mass: needed.div_ceil(7) * 7,
+                rank: 0,
+                last: taken as usize - 1,
+                mass: taken * one,
             });
         }
     }

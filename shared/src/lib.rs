@@ -17,3 +17,4 @@ pub mod mxfp4;
 pub mod pack;
 pub mod philox;
 pub mod rope;
+pub mod sampling;

@@ -1,5 +1,7 @@
 //! The built-in model on an emulated GPU, compared with the CPU engine.
 
+use std::path::Path;
+
 use crate::{Bench, kernels};
 
 fn run(bench: &Bench, flags: &[&str]) -> crate::Outcome {
@@ -30,6 +32,22 @@ fn sampled_tokens_and_the_cpu_engines_own_are_not_checked() {
         };
         assert!(!outcome.stderr.contains("check: "), "{}", outcome.stderr);
     }
+}
+
+#[test]
+fn the_batch_does_not_change_what_is_drawn() {
+    let bench = Bench::new();
+    bench.write("in.txt", "5\na\nbcd\nefghi\nj\nklmnopq\n");
+    let (tiny, kernels) = (crate::tiny_model(), kernels(&["gfx1151"]));
+    let path = |path: &Path| path.to_str().expect("an UTF-8 path").to_owned();
+    let (tiny, kernels) = (path(&tiny), path(&kernels));
+    let fixed = ["run", "-c", &tiny, "-z", "bytes.bin", "--kernels", &kernels, "-i", "in.txt"];
+    let sampling = ["--device", "emu:gfx1151", "-n", "12", "-T", "0.9", "-p", "0.8", "-s", "4"];
+    let run = |batch| bench.run(&[&fixed[..], &sampling, &["-b", batch]].concat()).ok().stdout;
+    let first = run("1");
+    assert_eq!(first.lines().count(), 5);
+    assert_eq!(run("3"), first);
+    assert_eq!(run("5"), first);
 }
 
 #[test]

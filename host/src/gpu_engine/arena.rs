@@ -4,6 +4,7 @@ use shared::block::{Family, tiled_len};
 use shared::kernels::attention::{SPLIT_ROWS, max_splits, part_len};
 use shared::kernels::moe::TILE_WORDS;
 use shared::model::ModelConfig;
+use shared::sampling::Draw;
 
 use super::GpuOptions;
 use crate::gpu::launch::moe::{ExpertPath, Routing};
@@ -94,7 +95,7 @@ impl Sizes {
         let tile_list = TILE_WORDS as usize * (query_rows / SPLIT_ROWS as usize + rows);
         let width = config.q_dim() + 2 * config.kv_dim();
         let words = [
-            (4, 6 * rows + 2 * tables + tile_list + 64),
+            (4, (5 + Draw::WORDS) * rows + 2 * tables + tile_list),
             (4, rows * hidden),
             (2, tiled_len(rows, hidden)),
             (4, rows * width),

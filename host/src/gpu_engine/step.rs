@@ -5,18 +5,18 @@ use shared::kernels::attention::{SPLIT_ROWS, WHOLE_ROWS, max_splits};
 use shared::kernels::rows::NOT_FINITE;
 use shared::kv::PAGE;
 use shared::model::ModelConfig;
+use shared::sampling::Draw;
 
 use super::arena::OUTPUT_ROWS;
 use super::cache::Cache;
 use super::upload::{Dense, DeviceExperts, DeviceLayer};
 use super::{GpuEngine, GpuEngineError};
-use crate::engine::{Chunk, EngineError, Output, Want};
+use crate::engine::{Chunk, EngineError, Output, Sampling, Want};
 use crate::gpu::launch::attention::{Attention, AttentionShape};
 use crate::gpu::launch::linear::{Linear, LinearPath, LinearShape, Store};
 use crate::gpu::launch::moe::{ExpertPath, ExpertWeights, Routing, Sorted};
 use crate::gpu::launch::rows::{Heads, RopeKv};
 use crate::gpu::{DeviceSlice, GpuError};
-use crate::sampling;
 
 /// Where a range of words of the index buffer lies.
 type Span = std::ops::Range<usize>;
@@ -37,6 +37,8 @@ pub struct Plan {
     split_rows: usize,
     /// Rows whose logits are wanted.
     outputs: Span,
+    /// How a token is drawn from each of them; empty where all are greedy.
+    draws: Span,
     last_position: usize,
     /// For each chunk, its first output and how many it has.
     wanted: Vec<(usize, usize)>,
@@ -93,16 +95,22 @@ impl Plan {
             }
         }
 
-        let (mut outputs, mut wanted) = (Vec::new(), Vec::new());
+        let (mut outputs, mut wanted, mut draws) = (Vec::new(), Vec::new(), Vec::new());
         for (chunk, &row) in chunks.iter().zip(&first_row) {
             let rows = row..row + chunk.tokens.len();
-            let rows = match chunk.want {
-                Want::Nothing => rows.end..rows.end,
-                Want::Token(_) => rows.end - 1..rows.end,
-                Want::Logits => rows,
+            let (rows, sampling) = match chunk.want {
+                Want::Nothing => (rows.end..rows.end, Sampling::GREEDY),
+                Want::Token(sampling) => (rows.end - 1..rows.end, sampling),
+                Want::Logits => (rows, Sampling::GREEDY),
             };
             wanted.push((outputs.len(), rows.len()));
-            outputs.extend(rows.map(|row| row as u32));
+            for row in rows {
+                outputs.push(row as u32);
+                draws.extend(sampling.draw(positions[row] + 1).to_words());
+            }
+        }
+        if chunks.iter().all(|chunk| !is_sampled(chunk)) {
+            draws.clear();
         }
 
         let rows = tokens.len();
@@ -121,6 +129,7 @@ impl Plan {
             split_tiles: put(split_tiles),
             whole_tiles: put(whole_tiles),
             outputs: put(outputs),
+            draws: put(draws),
             split_rows,
             last_position,
             wanted,
@@ -134,17 +143,17 @@ impl Plan {
 pub struct Recipe {
     rows: usize,
     split_rows: usize,
-    spans: [Span; 8],
+    spans: [Span; 9],
     splits: [usize; 2],
 }
 
 impl Plan {
-    /// The recipe of a step of single tokens, all greedy; `None` for other steps, which are long
-    /// enough to be launched one kernel at a time.
+    /// The recipe of a step of single tokens; `None` for other steps, which are long enough to be
+    /// launched one kernel at a time.
     fn recipe(&self, config: &ModelConfig, chunks: &[Chunk<'_>]) -> Option<Recipe> {
         let single = chunks.iter().all(|chunk| chunk.tokens.len() == 1);
         let few = (1..=OUTPUT_ROWS).contains(&self.outputs.len());
-        if !single || !few || !all_greedy(chunks) {
+        if !single || !few || chunks.iter().any(|chunk| chunk.want == Want::Logits) {
             return None;
         }
         let ([full, windowed], [table, window_table]) = (&self.page_of, &self.tables);
@@ -157,6 +166,7 @@ impl Plan {
             window_table,
             &self.split_tiles,
             &self.outputs,
+            &self.draws,
         ];
         Some(Recipe {
             rows: self.rows,
@@ -198,7 +208,9 @@ impl GpuEngine {
         // SAFETY: `plan` outlives the copy: every path below synchronises before it returns.
         unsafe { self.stream.upload_async(indices, &plan.words)? };
         let outputs = match plan.recipe(&self.config, chunks) {
-            Some(recipe) => self.replay(plan, recipe).and_then(|ids| answers(plan, chunks, &ids)),
+            Some(recipe) => {
+                self.replay(plan, recipe).and_then(|ids| answers(plan, chunks, &ids, &[]))
+            }
             None => self.queue(plan).map_err(EngineError::from).and_then(|()| {
                 let outputs = self.outputs(plan, chunks);
                 self.stream.synchronize()?;
@@ -220,7 +232,7 @@ impl GpuEngine {
             let work = || {
                 self.queue(plan)?;
                 self.logits(plan, 0, rows)?;
-                self.greedy(rows)
+                self.choose(plan, 0, rows)
             };
             let graph = self.stream.capture(work)?;
             self.recorded = Some((recipe, graph));
@@ -407,69 +419,60 @@ impl GpuEngine {
         self.linear(rows, w, self.arena.last.view(), out, Store::Replace)
     }
 
-    /// Queues the choice of the likeliest token of each of the first `rows` rows of logits.
-    fn greedy(&self, rows: usize) -> Result<(), GpuError> {
+    /// Queues the choice of a token from each of the first `rows` rows of logits, those of outputs
+    /// `first..first + rows`.
+    fn choose(&self, plan: &Plan, first: usize, rows: usize) -> Result<(), GpuError> {
         let logits = self.arena.logits.slice(..rows * self.config.vocab_size);
-        self.kernels.argmax(&self.stream, logits, self.arena.chosen.slice(..rows))
+        let chosen = self.arena.chosen.slice(..rows);
+        if plan.draws.is_empty() {
+            return self.kernels.argmax(&self.stream, logits, chosen);
+        }
+        let start = plan.draws.start + first * Draw::WORDS;
+        let draws = self.index(&(start..start + rows * Draw::WORDS));
+        self.kernels.sample(&self.stream, logits, draws, chosen)
     }
 
     /// Logits of the rows that want them, a few rows at a time, and what was asked of them.
     fn outputs(&self, plan: &Plan, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
         let vocab = self.config.vocab_size;
-        let all_greedy = all_greedy(chunks);
+        let wanted = chunks.iter().any(|chunk| chunk.want == Want::Logits);
         let (mut logits, mut ids) = (Vec::new(), Vec::new());
         for first in (0..plan.outputs.len()).step_by(OUTPUT_ROWS) {
             let rows = OUTPUT_ROWS.min(plan.outputs.len() - first);
             self.logits(plan, first, rows)?;
-            if all_greedy {
-                self.greedy(rows)?;
-                ids.extend(self.stream.read(self.arena.chosen.slice(..rows))?);
-            } else {
+            self.choose(plan, first, rows)?;
+            ids.extend(self.stream.read(self.arena.chosen.slice(..rows))?);
+            if wanted {
                 logits.extend(self.stream.read(self.arena.logits.slice(..rows * vocab))?);
             }
         }
-        if all_greedy {
-            return answers(plan, chunks, &ids);
-        }
-        let own = |first: usize, rows: usize| &logits[first * vocab..][..rows * vocab];
-        chunks
-            .iter()
-            .zip(&plan.wanted)
-            .map(|(chunk, &(first, rows))| match chunk.want {
-                Want::Nothing => Ok(Output::Nothing),
-                Want::Logits => Ok(Output::Logits(own(first, rows).to_vec())),
-                Want::Token(ref sampling) => {
-                    let row = plan.words[plan.outputs.start + first] as usize;
-                    let position = u64::from(plan.words[plan.positions.start + row]) + 1;
-                    sampling::sample(own(first, 1), sampling, position)
-                        .map(Output::Token)
-                        .map_err(|e| EngineError::Device(format!("sequence {}: {e}", chunk.seq.0)))
-                }
-            })
-            .collect()
+        answers(plan, chunks, &ids, &logits)
     }
 }
 
-/// Whether every chunk that wants something wants the likeliest token.
-fn all_greedy(chunks: &[Chunk<'_>]) -> bool {
-    chunks.iter().all(|chunk| match chunk.want {
-        Want::Nothing => true,
-        Want::Token(sampling) => sampling.temperature == 0.0,
-        Want::Logits => false,
-    })
+fn is_sampled(chunk: &Chunk<'_>) -> bool {
+    matches!(chunk.want, Want::Token(sampling) if sampling.temperature > 0.0)
 }
 
-/// The chunks' answers from the tokens chosen on the device.
-fn answers(plan: &Plan, chunks: &[Chunk<'_>], ids: &[u32]) -> Result<Vec<Output>, EngineError> {
+/// The chunks' answers from the tokens chosen on the device and, where they are wanted, all
+/// outputs' `logits`.
+fn answers(
+    plan: &Plan,
+    chunks: &[Chunk<'_>],
+    ids: &[u32],
+    logits: &[f32],
+) -> Result<Vec<Output>, EngineError> {
+    let vocab = logits.len() / ids.len().max(1);
     chunks
         .iter()
         .zip(&plan.wanted)
-        .map(|(chunk, &(first, rows))| match rows {
-            0 => Ok(Output::Nothing),
-            _ if ids[first] == NOT_FINITE => {
+        .map(|(chunk, &(first, rows))| match chunk.want {
+            Want::Nothing => Ok(Output::Nothing),
+            Want::Logits => Ok(Output::Logits(logits[first * vocab..][..rows * vocab].to_vec())),
+            Want::Token(_) if ids[first] == NOT_FINITE => {
                 Err(EngineError::Device(format!("sequence {}: logits are not finite", chunk.seq.0)))
             }
-            _ => Ok(Output::Token(ids[first])),
+            Want::Token(_) => Ok(Output::Token(ids[first])),
         })
         .collect()
 }

@@ -1,6 +1,8 @@
 //! What happens to rows of activations between the products: embedding, normalisation, rotation
 //! and the KV cache, and the choice of a token.
 
+use crate::sampling::BINS;
+
 /// Elements a thread of `rmsnorm_tiled` takes at a time: a chunk of the tiled layout.
 pub const NORM_CHUNK: u32 = crate::block::CHUNK as u32;
 /// Heads of a workgroup of `qkv_rope_kv`, one wave each.
@@ -78,5 +80,20 @@ crate::kernels! {
     ) {
         threads(wave) = 1024;
         lds(args, family) = 3 * 4 * (threads(family.wave()) / family.wave());
+    }
+
+    /// Draws a token from each row as [`crate::sampling`] says; [`NOT_FINITE`] if any logit is not
+    /// finite. Grid `rows`.
+    sample(
+        /// `[rows, n]`
+        x: *const f32,
+        /// `[rows]`, each a [`crate::sampling::Draw`] in words
+        draws: *const u32,
+        /// `[rows]`
+        ids: *mut u32,
+        n: u32,
+    ) {
+        threads(wave) = 1024;
+        lds(args, family) = 2 * 4 * BINS + 8 * (threads(family.wave()) / family.wave());
     }
 }

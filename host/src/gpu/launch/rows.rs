@@ -1,9 +1,10 @@
 //! Launchers of what happens to rows of activations between the products.
 
 use shared::block::{STEP, tiled_len};
-use shared::kernels::rows::{ROPE_HEADS, argmax, embed, qkv_rope_kv, rmsnorm_tiled};
+use shared::kernels::rows::{ROPE_HEADS, argmax, embed, qkv_rope_kv, rmsnorm_tiled, sample};
 use shared::kv;
 use shared::launch::DevPtr;
+use shared::sampling::Draw;
 
 use super::{Check, Kernels};
 use crate::gpu::{DeviceSlice, GpuError, Stream};
@@ -197,6 +198,32 @@ impl Kernels {
         };
         check.apart(("ids", ids), ("x", x))?;
         // SAFETY: lengths and overlap were checked, and there is one workgroup per row.
+        unsafe { self.launch(stream, [rows, 1, 1], &args) }
+    }
+
+    /// `ids[rows] =` a token drawn from each row of `x[rows, n]` as `draws[rows]` say, each a
+    /// [`Draw`] in words; `shared::kernels::rows::NOT_FINITE` for a row with a value that is not
+    /// finite.
+    pub fn sample(
+        &self,
+        stream: &Stream,
+        x: DeviceSlice<'_, f32>,
+        draws: DeviceSlice<'_, u32>,
+        ids: DeviceSlice<'_, u32>,
+    ) -> Result<(), GpuError> {
+        let check = Check::new(&sample::KERNEL, stream);
+        let rows = check.positive("rows", ids.len())?;
+        let n = check.multiple("elements of x", x.len(), ids.len())? / rows;
+        let args = sample::Args {
+            x: check.view("x", x, &[ids.len(), n as usize])?,
+            draws: check.view("draws", draws, &[ids.len(), Draw::WORDS])?,
+            ids: check.view("ids", ids, &[ids.len()])?,
+            n,
+        };
+        check.apart(("ids", ids), ("x", x))?;
+        check.apart(("ids", ids), ("draws", draws))?;
+        // SAFETY: lengths and overlap were checked, and there is one workgroup per row. Any words
+        // are a draw.
         unsafe { self.launch(stream, [rows, 1, 1], &args) }
     }
 }
