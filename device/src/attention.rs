@@ -27,8 +27,9 @@ use shared::block::{ROWS, STEP, tiled_index};
 use shared::kernels::attention::*;
 
 use self::queries::{Launch, Tile, output};
+use self::softmax::{State, normaliser};
 use crate::arch::{self, pack_bf16};
-use crate::tile::{ACC, acc_index, x_slot};
+use crate::tile::{ACC, X_SLOTS, acc_index, x_slot};
 
 /// `attention_whole_*`.
 ///
@@ -45,23 +46,27 @@ unsafe fn whole<const DS: usize, const DT: usize>(
     let (lane, dim) = (arch::lane(), DT * ROWS);
     // SAFETY: the grid has one workgroup per tile.
     unsafe {
-        let tile = Tile::load(tiles, arch::workgroup_id_y(), arch::workgroup_id_x(), launch.table);
-        let state = chip::whole::<DS, DT>(launch, &tile);
+        let tile = Tile::load(launch, tiles, arch::workgroup_id_y(), arch::workgroup_id_x());
         let row0 = arch::wave_id() * ROWS as u32;
+        let mut sink = [0.0; X_SLOTS];
+        for i in 0..ACC {
+            let (_, x) = acc_index(lane, i);
+            let head = tile.kv_head * launch.group + tile.row(row0 + x) % launch.group;
+            sink[x_slot(i)] = *sinks.add(head as usize);
+        }
+        let State { softmax, values } = chip::whole::<DS, DT>(launch, &tile);
         let steps = (launch.kv_heads * launch.group) as usize * dim / STEP;
         for i in 0..ACC {
             let (w, x) = acc_index(lane, i);
             if row0 + x >= tile.count {
                 continue;
             }
-            let row = tile.row(row0 + x);
-            let (token, col) = output(row, tile.kv_head, launch.group, dim);
-            let sink = *sinks.add((tile.kv_head * launch.group + row % launch.group) as usize);
-            let (max, sum) = (state.softmax.max[x_slot(i)], state.softmax.sum[x_slot(i)]);
-            let scale = softmax::normaliser(max, sum, sink);
+            let (token, col) = output(tile.row(row0 + x), tile.kv_head, launch.group, dim);
+            let slot = x_slot(i);
+            let scale = normaliser(softmax.max[slot], softmax.sum[slot], sink[slot]);
             for t in 0..DT {
                 let at = tiled_index(token, col + t * ROWS + w as usize, steps);
-                *out.add(at) = pack_bf16(state.values[t][i] * scale, 0.0) as u16;
+                *out.add(at) = pack_bf16(values[t][i] * scale, 0.0) as u16;
             }
         }
     }
@@ -85,7 +90,6 @@ macro_rules! kernels {
             pages: *const u8,
             table: *const u32,
             tiles: *const u32,
-            positions: *const u32,
             parts: *mut f32,
             rows: u32,
             kv_heads: u32,
@@ -95,7 +99,7 @@ macro_rules! kernels {
             scale: f32,
         ) {
             let launch =
-                Launch { q, pages, table, positions, rows, group, kv_heads, window, scale };
+                Launch { q, pages, table, rows, group, kv_heads, window, scale };
             // SAFETY: the kernel's contract.
             unsafe { split::split::<{ $dim / STEP }, { $dim / ROWS }>(&launch, tiles, parts, splits) }
         }
@@ -129,14 +133,13 @@ macro_rules! kernels {
         /// # Safety
         ///
         /// The launch contract of the table: tiles are runs of existing query rows of one
-        /// sequence, at most 128, whose visible positions have pages in the table.
+        /// sequence, at most 192, whose visible positions have pages in the table.
         #[unsafe(no_mangle)]
         pub unsafe extern "gpu-kernel" fn $whole(
             q: *const u8,
             pages: *const u8,
             table: *const u32,
             tiles: *const u32,
-            positions: *const u32,
             sinks: *const f32,
             out: *mut u16,
             rows: u32,
@@ -146,7 +149,7 @@ macro_rules! kernels {
             scale: f32,
         ) {
             let launch =
-                Launch { q, pages, table, positions, rows, group, kv_heads, window, scale };
+                Launch { q, pages, table, rows, group, kv_heads, window, scale };
             // SAFETY: the kernel's contract.
             unsafe { whole::<{ $dim / STEP }, { $dim / ROWS }>(&launch, tiles, sinks, out) }
         }

@@ -148,7 +148,9 @@ impl Step {
         for &[first, rows, table] in &self.runs {
             let (first, end) = (first * group, (first + rows) * group);
             for row in (first..end).step_by(most as usize) {
-                tiles.extend([row as u32, (end - row).min(most as usize) as u32, table as u32]);
+                let position = self.positions[row / group];
+                tiles.extend([row, (end - row).min(most as usize), table].map(|x| x as u32));
+                tiles.push(position);
             }
         }
         tiles
@@ -184,13 +186,8 @@ fn run(layer: &Layer, sequences: &[Sequence], way: Way) -> Vec<u16> {
     let tiles = stream.buffer_from(&tiles).expect("tiles");
     let positions = stream.buffer_from(&step.positions).expect("positions");
     let sinks = stream.buffer_from(&layer.sinks()).expect("sinks");
-    let inputs = Attention {
-        q: q.view(),
-        pages: pages.view(),
-        table: table.view(),
-        tiles: tiles.view(),
-        positions: positions.view(),
-    };
+    let inputs =
+        Attention { q: q.view(), pages: pages.view(), table: table.view(), tiles: tiles.view() };
     let out = Output::<u16>::new(&stream, shape.out_len());
     // SAFETY: `Step` lists runs of existing rows and pages for all they see.
     unsafe {
@@ -346,6 +343,42 @@ fn a_token_depends_on_neither_its_chunk_nor_its_neighbours() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn attention_refuses_what_it_does_not_handle() {
+    let stream = stream();
+    let (halves, words) = (stream.buffer_from(&[0u16; 8]), stream.buffer_from(&[0u32; 8]));
+    let (halves, words) = (halves.expect("memory"), words.expect("memory"));
+    let (sinks, out) = (stream.buffer_from(&[0f32; 8]), Output::<u16>::new(&stream, 8));
+    let sinks = sinks.expect("memory");
+    let inputs = Attention {
+        q: halves.view(),
+        pages: halves.view(),
+        table: words.view(),
+        tiles: words.view(),
+    };
+    let shape = |head_dim, scale| AttentionShape {
+        rows: 1,
+        kv_heads: 1,
+        group: 1,
+        head_dim,
+        window: None,
+        scale,
+    };
+    let cases = [
+        (shape(48, 1.0), "head_dim = 48, expected one of [32, 64]"),
+        (shape(64, 0.0), "scale = 0, expected a positive number"),
+        (shape(64, f32::NAN), "scale = NaN, expected a positive number"),
+        (AttentionShape { window: Some(0), ..shape(64, 1.0) }, "window = 0"),
+    ];
+    for (shape, what) in cases {
+        // SAFETY: refused before anything is read.
+        let result =
+            unsafe { kernels().attention_whole(&stream, shape, inputs, sinks.view(), out.view()) };
+        let error = result.expect_err(what).to_string();
+        assert!(error.contains(what), "{error}, expected {what}");
     }
 }
 

@@ -11,6 +11,19 @@ pub fn wave_barrier() {
     unsafe { asm!("bar.warp.sync 0xffffffff;", options(nostack)) };
 }
 
+/// Shows the copy engine the barriers that this thread has made.
+#[inline(always)]
+pub fn barriers_made() {
+    // SAFETY: only orders memory accesses.
+    unsafe {
+        asm!(
+            "fence.mbarrier_init.release.cluster;",
+            "fence.proxy.async.shared::cta;",
+            options(nostack)
+        );
+    }
+}
+
 /// A barrier (`mbarrier`) in workgroup memory. Its phases count from 0; a phase is complete when
 /// all arrivals and all bytes it expects are there.
 #[derive(Clone, Copy)]
@@ -27,14 +40,14 @@ impl Barrier {
         Self(workgroup_address(at))
     }
 
-    /// Makes a barrier whose phases take `arrivals`. For the others of the workgroup it exists after
-    /// a [`super::workgroup_barrier`].
+    /// Makes a barrier whose phases take `arrivals`. It exists for the copy engine after a
+    /// [`barriers_made`], for the others of the workgroup after a [`super::workgroup_barrier`] then.
     #[inline(always)]
     pub fn init(self, arrivals: u32) {
         // SAFETY: the barrier's own memory.
         unsafe {
-            asm!("mbarrier.init.shared.b64 [{}], {};", "fence.proxy.async.shared::cta;",
-                in(reg32) self.0, in(reg32) arrivals, options(nostack));
+            asm!("mbarrier.init.shared.b64 [{}], {};", in(reg32) self.0, in(reg32) arrivals,
+                options(nostack));
         }
     }
 

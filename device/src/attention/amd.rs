@@ -51,8 +51,8 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
     let mut state = State::EMPTY;
     // SAFETY: the tile's rows exist; workgroup memory holds a split.
     unsafe {
-        let all = tile.sees(launch, 0, tile.count - 1);
-        let own = tile.sees(launch, row0, row0 + ROWS as u32 - 1);
+        let all = tile.sees(launch.window, 0, tile.count - 1);
+        let own = tile.sees(launch.window, row0, row0 + ROWS as u32 - 1);
         let staged = Pages::staged(memory, dim);
         let [first, last] = all.splits();
         let [own_first, own_last] = own.splits();

@@ -1,18 +1,18 @@
 //! Pages on Hopper: the copy engine brings a head's keys or values of a page to workgroup memory
 //! with one instruction.
 //!
-//! For many queries, two groups of four waves multiply 64 rows each with `wgmma`: queries and
-//! probabilities come from registers, keys and values from a ring of splits that both share. One
-//! thread keeps the ring filled.
+//! For many queries, three groups of four waves multiply 64 rows each with `wgmma`: queries and
+//! probabilities come from registers, keys and values from a ring of splits that all share. One
+//! thread keeps the ring filled. While one group multiplies, others take exponentials.
 
 use shared::block::ROWS;
 use shared::kernels::attention::{WHOLE_STAGES, WHOLE_WAVES};
 use shared::kv::head_len;
 
 use super::queries::{Launch, PAGES, Pages, Queries, Tile, page_numbers};
-use super::softmax::{STEPS, Softmax, State};
+use super::softmax::{STEPS, Softmax, State, TILES};
 use super::wgmma;
-use crate::arch::hopper::{Barrier, wave_barrier};
+use crate::arch::hopper::{Barrier, barriers_made, wave_barrier};
 use crate::arch::{self, workgroup_barrier};
 use crate::tile::Operand;
 
@@ -41,6 +41,7 @@ impl Fetch {
         if lane == 0 {
             keys.init(1);
             values.init(1);
+            barriers_made();
             // SAFETY: the caller's promise; each part has its place.
             unsafe {
                 send(keys, &pages.keys, memory, head);
@@ -92,10 +93,12 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
     const GROUP_ROWS: u32 = 4 * ROWS as u32;
     let (lane, dim) = (arch::lane(), DT * ROWS);
     let row0 = arch::wave_id() * ROWS as u32;
-    let group0 = row0 / GROUP_ROWS * GROUP_ROWS;
+    let group = row0 / GROUP_ROWS;
     let head = head_len(dim) * 2;
     let stage_bytes = 2 * PAGES * head;
     let memory: *mut u8 = arch::workgroup_memory();
+    // SAFETY: one of the stages.
+    let stage_of = |stage: u32| unsafe { memory.add(stage as usize * stage_bytes) };
     let [full, empty] = [0, 1].map(|i| {
         // SAFETY: behind the stages; two barriers for each.
         let barriers = unsafe { memory.add(STAGES as usize * (stage_bytes + i * 8)) };
@@ -108,19 +111,22 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
             full(stage).init(1);
             empty(stage).init(WHOLE_WAVES);
         }
+        barriers_made();
     }
     workgroup_barrier(); // nobody uses a barrier before it exists
 
     let mut state = State::EMPTY;
-    // SAFETY: the tile's rows exist; workgroup memory holds the stages.
+    // SAFETY: the tile's rows exist; workgroup memory holds the stages; what a product reads stays
+    // until every wave has arrived at `empty`.
     unsafe {
-        let all = tile.sees(launch, 0, tile.count - 1);
-        let group = tile.sees(launch, group0, group0 + GROUP_ROWS - 1);
-        let own = tile.sees(launch, row0, row0 + ROWS as u32 - 1);
+        let all = tile.sees(launch.window, 0, tile.count - 1);
+        let groups = tile.sees(launch.window, group * GROUP_ROWS, (group + 1) * GROUP_ROWS - 1);
+        let own = tile.sees(launch.window, row0, row0 + ROWS as u32 - 1);
         let queries = Queries::<DS>::new(launch, tile, row0, lane);
         let [first, last] = all.splits();
-        let [group_first, group_last] = group.splits();
-        // The number of the split to be filled next is known a round before it is needed.
+        let [group_first, group_last] = groups.splits();
+        let works = group * GROUP_ROWS < tile.count;
+        // The pages of the split to be filled next are known a round before they are needed.
         let mut next = first;
         let mut numbers = page_numbers(tile, &all, next);
         let mut fill = || {
@@ -130,13 +136,10 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
                     empty(stage).wait(round - 1);
                 }
                 let pages = Pages::new(launch, tile, dim, numbers);
-                let to = memory.add(stage as usize * stage_bytes);
                 full(stage).expect(stage_bytes as u32);
-                for i in 0..PAGES {
-                    full(stage).copy(to.add(i * head), pages.keys[i], head as u32);
-                }
-                for i in 0..PAGES {
-                    full(stage).copy(to.add((PAGES + i) * head), pages.values[i], head as u32);
+                for i in 0..2 * PAGES {
+                    let from = if i < PAGES { pages.keys[i] } else { pages.values[i - PAGES] };
+                    full(stage).copy(stage_of(stage).add(i * head), from, head as u32);
                 }
                 next += 1;
                 numbers = page_numbers(tile, &all, next.min(last));
@@ -146,14 +149,17 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
         for _ in 0..STAGES - 1 {
             fill();
         }
+
         for split in first..=last {
             fill();
             let (stage, round) = ((split - first) % STAGES, (split - first) / STAGES);
             // All wait, those with nothing to do too: an arrival belongs to the round it is made in.
             full(stage).wait(round);
-            if group0 < tile.count && group_first <= split && split <= group_last {
-                let keys = memory.add(stage as usize * stage_bytes);
-                let mut scores = wgmma::scores(&queries.q, keys);
+            if works && group_first <= split && split <= group_last {
+                let keys = stage_of(stage).cast_const();
+                let mut scores = [arch::ZERO; TILES];
+                wgmma::scores(&mut scores, &queries.q, keys);
+                wgmma::wait(&mut scores);
                 if own.hides(split) {
                     queries.hide(&mut scores, split, lane);
                 }
@@ -161,7 +167,9 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
                 let softmax = Softmax::new(&scores, launch.scale, |step, operand| {
                     p[step] = *operand;
                 });
-                let values = wgmma::weighted(&p, keys.add(PAGES * head));
+                let mut values = [arch::ZERO; DT];
+                wgmma::weighted(&mut values, &p, keys.add(PAGES * head));
+                wgmma::wait(&mut values);
                 state.merge(softmax, &values);
             }
             if lane == 0 {

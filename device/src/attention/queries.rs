@@ -18,7 +18,6 @@ pub struct Launch {
     pub q: *const u8,
     pub pages: *const u8,
     pub table: *const u32,
-    pub positions: *const u32,
     pub rows: u32,
     pub group: u32,
     pub kv_heads: u32,
@@ -33,6 +32,9 @@ pub struct Tile {
     first: u32,
     pub count: u32,
     table: *const u32,
+    /// Position of token row 0, were the sequence to reach back to it: may have wrapped around.
+    origin: u32,
+    group: u32,
 }
 
 impl Tile {
@@ -42,12 +44,14 @@ impl Tile {
     ///
     /// The list has that entry.
     #[inline(always)]
-    pub unsafe fn load(tiles: *const u32, index: u32, kv_head: u32, table: *const u32) -> Self {
-        // SAFETY: entries are three words; the third is an index into the table.
+    pub unsafe fn load(launch: &Launch, tiles: *const u32, index: u32, kv_head: u32) -> Self {
+        // SAFETY: entries are four words; the third is an index into the table.
         unsafe {
             let entry = tiles.add((index * TILE_WORDS) as usize);
-            let table = table.add(*entry.add(2) as usize);
-            Self { kv_head, first: *entry, count: *entry.add(1), table }
+            let (first, count, group) = (*entry, *entry.add(1), launch.group);
+            let table = launch.table.add(*entry.add(2) as usize);
+            let origin = (*entry.add(3)).wrapping_sub(first / group);
+            Self { kv_head, first, count, table, origin, group }
         }
     }
 
@@ -57,18 +61,16 @@ impl Tile {
         self.first + row.min(self.count - 1)
     }
 
-    /// The keys that some row of `first..=last` sees.
-    ///
-    /// # Safety
-    ///
-    /// The launch contract: the tile's rows exist, positions ascending.
+    /// Its position.
     #[inline(always)]
-    pub unsafe fn sees(&self, launch: &Launch, first: u32, last: u32) -> Seen {
-        let position = |row: u32| {
-            // SAFETY: the caller's promise.
-            unsafe { *launch.positions.add((self.row(row) / launch.group) as usize) }
-        };
-        Seen::new(position(first), position(last), launch.window)
+    fn position(&self, row: u32) -> u32 {
+        self.origin.wrapping_add(self.row(row) / self.group)
+    }
+
+    /// What rows `first..=last` see.
+    #[inline(always)]
+    pub fn sees(&self, window: u32, first: u32, last: u32) -> Seen {
+        Seen::new(self.position(first), self.position(last), window)
     }
 }
 
@@ -221,8 +223,7 @@ impl<const DS: usize> Queries<DS> {
             let mut position = [0; X_SLOTS];
             for i in 0..ACC {
                 let (_, x) = acc_index(lane, i);
-                let row = tile.row(row0 + x) / launch.group;
-                position[x_slot(i)] = *launch.positions.add(row as usize);
+                position[x_slot(i)] = tile.position(row0 + x);
             }
             Self { q, position, window: launch.window }
         }

@@ -20,6 +20,9 @@ pub struct Softmax {
 }
 
 impl Softmax {
+    /// Of no keys.
+    pub const EMPTY: Self = Self { max: [f32::NEG_INFINITY; X_SLOTS], sum: [0.0; X_SLOTS] };
+
     /// Of unscaled scores, minus infinity where a query does not see a key; `each` gets the
     /// exponentials, as operands of 32 keys. Collective.
     #[inline(always)]
@@ -67,10 +70,7 @@ pub struct State<const DT: usize> {
 }
 
 impl<const DT: usize> State<DT> {
-    pub const EMPTY: Self = Self {
-        softmax: Softmax { max: [f32::NEG_INFINITY; X_SLOTS], sum: [0.0; X_SLOTS] },
-        values: [arch::ZERO; DT],
-    };
+    pub const EMPTY: Self = Self { softmax: Softmax::EMPTY, values: [arch::ZERO; DT] };
 
     /// Appends a later split with its weighted values.
     #[inline(always)]

@@ -25,8 +25,8 @@ pub unsafe fn split<const DS: usize, const DT: usize>(
     let (lane, dim) = (arch::lane(), DT * ROWS);
     // SAFETY: the grid has one workgroup per tile.
     unsafe {
-        let tile = Tile::load(tiles, arch::workgroup_id_z(), arch::workgroup_id_y(), launch.table);
-        let seen = tile.sees(launch, 0, tile.count - 1);
+        let tile = Tile::load(launch, tiles, arch::workgroup_id_z(), arch::workgroup_id_y());
+        let seen = tile.sees(launch.window, 0, tile.count - 1);
         let [first, last] = seen.splits();
         let split = first + arch::workgroup_id_x();
         if split > last {
@@ -66,8 +66,10 @@ pub unsafe fn split<const DS: usize, const DT: usize>(
     }
 }
 
-/// Parts whose values are loaded together.
-const BATCH: usize = 8;
+/// Parts whose values are loaded together, a batch ahead of their use.
+const BATCH: usize = 16;
+/// Parts that are loaded if there is one among them.
+const GROUP: usize = 4;
 /// Lanes of a wave.
 const WAVE: usize = arch::WAVE as usize;
 
@@ -106,6 +108,20 @@ pub unsafe fn merge<const DIM: usize>(
         // Lanes past the last value repeat one.
         let column = |j: usize| (lane + j * WAVE) % DIM;
         let mut values = [0.0; MOST_COLUMNS];
+        let load = |first: usize| {
+            let mut batch = [[0.0; MOST_COLUMNS]; BATCH];
+            for b in 0..BATCH {
+                // By groups, past the last split the same one again.
+                if first + b / GROUP * GROUP < count {
+                    let part = parts.add((first + b).min(count - 1) * len);
+                    for j in 0..DIM.div_ceil(WAVE) {
+                        batch[b][j] = *part.add(2 + column(j));
+                    }
+                }
+            }
+            batch
+        };
+        let mut ahead = load(0);
         let mut first = 0;
         while first < count {
             let part = parts.add((first + lane).min(count - 1) * len);
@@ -123,14 +139,9 @@ pub unsafe fn merge<const DIM: usize>(
             let factors = Merge::new(if lane == 0 { top } else { before }, own_max);
             let mut i = 0;
             while i < WAVE.min(count - first) {
+                let batch = ahead;
+                ahead = load(first + i + BATCH);
                 // Past the last split the factors keep what is there.
-                let mut batch = [[0.0; MOST_COLUMNS]; BATCH];
-                for b in 0..BATCH {
-                    let part = parts.add((first + i + b).min(count - 1) * len);
-                    for j in 0..DIM.div_ceil(WAVE) {
-                        batch[b][j] = *part.add(2 + column(j));
-                    }
-                }
                 for b in 0..BATCH {
                     let from = (i + b) as u32;
                     let merge = Merge {

@@ -1,11 +1,10 @@
 //! The two products of attention on Hopper: `wgmma` on a split of keys, for four waves at once.
 //!
-//! Each product is one piece of assembly, from the fence before it to the wait after it, so that no
-//! compiler sees registers whose content is still on its way. While one group of waves waits, others
-//! use the matrix units.
+//! Both are asynchronous: between a product and [`wait`], whose turn it is to name the results, no
+//! code may touch them, or stand in a branch of its own.
 //!
 //! Wave `i` of the four holds rows `16 i..`, laid out as by `mma.sync`; `wgmma` sums the 16 k of an
-//! instruction as `mma.sync` does. So the results are those of `Queries::scores` and `weighted`.
+//! instruction as `mma.sync` does. So the results are those of `Queries::scores` and `add_weighted`.
 
 use core::arch::asm;
 
@@ -32,34 +31,39 @@ fn words<const N: usize>(operands: &[Operand; N]) -> [[[u32; 4]; 2]; N] {
 }
 
 /// Scores of 64 rows with the keys of a split, of which two pages lie one after the other at `keys`
-/// in workgroup memory. Collective over four waves.
+/// in workgroup memory. Collective over four waves; asynchronous.
 ///
 /// # Safety
 ///
-/// The keys are there, and stay until this returns.
+/// The keys are there, and stay until the product was waited for.
 #[inline(always)]
-pub unsafe fn scores<const DS: usize>(q: &[Operand; DS], keys: *const u8) -> [Acc; TILES] {
-    let mut scores = [crate::arch::ZERO; TILES];
+pub unsafe fn scores<const DS: usize>(
+    scores: &mut [Acc; TILES],
+    q: &[Operand; DS],
+    keys: *const u8,
+) {
     let (q, keys) = (words(q), descriptor(keys, PAGE));
     // SAFETY: the caller's promise; `DS` is one of the two.
     unsafe {
         match DS {
-            1 => scores_32(&mut scores, *q.as_ptr().cast(), keys),
-            _ => scores_64(&mut scores, *q.as_ptr().cast(), keys),
+            1 => scores_32(scores, *q.as_ptr().cast(), keys),
+            _ => scores_64(scores, *q.as_ptr().cast(), keys),
         }
     }
-    scores
 }
 
 /// The values of a split, weighted, of which two pages lie one after the other at `values` in
-/// workgroup memory. Collective over four waves.
+/// workgroup memory. Collective over four waves; asynchronous.
 ///
 /// # Safety
 ///
 /// As [`scores`].
 #[inline(always)]
-pub unsafe fn weighted<const DT: usize>(p: &[Operand; STEPS], values: *const u8) -> [Acc; DT] {
-    let mut out = [crate::arch::ZERO; DT];
+pub unsafe fn weighted<const DT: usize>(
+    out: &mut [Acc; DT],
+    p: &[Operand; STEPS],
+    values: *const u8,
+) {
     let (p, values) = (words(p), descriptor(values, DT * ROWS));
     // SAFETY: the caller's promise; `DT` is one of the two.
     unsafe {
@@ -68,7 +72,21 @@ pub unsafe fn weighted<const DT: usize>(p: &[Operand; STEPS], values: *const u8)
             _ => weighted_64(&mut *out.as_mut_ptr().cast(), &p, values),
         }
     }
-    out
+}
+
+/// Waits for all products, of which these are the results.
+#[inline(always)]
+pub fn wait<const N: usize>(results: &mut [Acc; N]) {
+    // SAFETY: only waits.
+    unsafe { asm!("wgmma.wait_group.sync.aligned 0;", options(nostack)) };
+    for c in results {
+        // SAFETY: does nothing, but after the wait: the compiler sees the results change here.
+        unsafe {
+            asm!("// {0} {1} {2} {3} {4} {5} {6} {7}", inout(reg32) c[0], inout(reg32) c[1], inout(reg32) c[2], inout(reg32) c[3],
+                inout(reg32) c[4], inout(reg32) c[5], inout(reg32) c[6], inout(reg32) c[7],
+                options(nostack));
+        }
+    }
 }
 
 /// [`scores`] of heads of 32.
@@ -99,8 +117,7 @@ unsafe fn scores_32(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 1], rows: u64) {
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}},",
             "{{{68}, {69}, {70}, {71}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned;",
-            "wgmma.wait_group.sync.aligned 0; }}",
+            "wgmma.commit_group.sync.aligned; }}",
             out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
             out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
             out(reg32) c[1][0], out(reg32) c[1][1], out(reg32) c[1][2], out(reg32) c[1][3],
@@ -169,8 +186,7 @@ unsafe fn scores_64(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 2], rows: u64) {
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}},",
             "{{{76}, {77}, {78}, {79}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned;",
-            "wgmma.wait_group.sync.aligned 0; }}",
+            "wgmma.commit_group.sync.aligned; }}",
             out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
             out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
             out(reg32) c[1][0], out(reg32) c[1][1], out(reg32) c[1][2], out(reg32) c[1][3],
@@ -242,8 +258,7 @@ unsafe fn weighted_32(c: &mut [Acc; 2], p: &[[[u32; 4]; 2]; 4], rows: u64) {
             "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
             "{{{44}, {45}, {46}, {47}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned;",
-            "wgmma.wait_group.sync.aligned 0; }}",
+            "wgmma.commit_group.sync.aligned; }}",
             out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
             out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
             out(reg32) c[1][0], out(reg32) c[1][1], out(reg32) c[1][2], out(reg32) c[1][3],
@@ -308,8 +323,7 @@ unsafe fn weighted_64(c: &mut [Acc; 4], p: &[[[u32; 4]; 2]; 4], rows: u64) {
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{60}, {61}, {62}, {63}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned;",
-            "wgmma.wait_group.sync.aligned 0; }}",
+            "wgmma.commit_group.sync.aligned; }}",
             out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
             out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
             out(reg32) c[1][0], out(reg32) c[1][1], out(reg32) c[1][2], out(reg32) c[1][3],

@@ -1,7 +1,7 @@
 //! Memory for the activations of a step, allocated once for the largest step.
 
 use shared::block::{Family, tiled_len};
-use shared::kernels::attention::{SPLIT_ROWS, max_splits, part_len};
+use shared::kernels::attention::{self, SPLIT_ROWS, max_splits, part_len};
 use shared::kernels::moe::TILE_WORDS;
 use shared::model::ModelConfig;
 use shared::sampling::Draw;
@@ -92,7 +92,7 @@ impl Sizes {
         let part = part_len(config.head_dim as u32) as usize;
         let parts = split_rows(config, options) * config.num_key_value_heads * part;
         let tables = options.max_sequences * options.max_positions.div_ceil(shared::kv::PAGE);
-        let tile_list = TILE_WORDS as usize * (query_rows / SPLIT_ROWS as usize + rows);
+        let tile_list = attention::TILE_WORDS as usize * (query_rows / SPLIT_ROWS as usize + rows);
         let width = config.q_dim() + 2 * config.kv_dim();
         let words = [
             (4, (5 + Draw::WORDS) * rows + 2 * tables + tile_list),

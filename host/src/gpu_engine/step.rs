@@ -91,7 +91,8 @@ impl Plan {
             // Those that see most first: what starts last should be short.
             for at in (0..query_rows).step_by(most).rev() {
                 let count = most.min(query_rows - at);
-                tiles.extend([(row * group + at) as u32, count as u32, table as u32]);
+                let position = place.start + at / group;
+                tiles.extend([row * group + at, count, table, position].map(|x| x as u32));
             }
         }
 
@@ -318,7 +319,6 @@ impl GpuEngine {
             pages: self.cache.layer(l),
             table: self.index(&plan.tables[class]),
             tiles: self.index(tiles),
-            positions: self.index(&plan.positions),
         };
         let out = arena.attention.slice(..shape.out_len());
         if plan.split_rows > 0 {
@@ -351,7 +351,7 @@ impl GpuEngine {
         }
         if !plan.whole_tiles.is_empty() {
             let inputs = inputs(&plan.whole_tiles);
-            // SAFETY: as above, with runs of at most 128 rows.
+            // SAFETY: as above, with runs of at most `WHOLE_ROWS` rows.
             unsafe {
                 let sinks = layer.sinks.view();
                 self.kernels.attention_whole(&self.stream, shape, inputs, sinks, out)?;

@@ -6,17 +6,18 @@
 use crate::block::Family;
 use crate::kv::{PAGE, SPLIT, head_len};
 
-/// Words of one entry of the tile list: first query row, query rows, and where the sequence's
-/// page numbers begin in the table.
-pub const TILE_WORDS: u32 = 3;
+/// Words of one entry of the tile list: first query row, query rows, where the sequence's page
+/// numbers begin in the table, and the position of the first row's token. Positions of the rows
+/// after it follow, so that a kernel's first loads tell it all that it has to read.
+pub const TILE_WORDS: u32 = 4;
 /// Query rows of a tile of `attention_split_*`.
 pub const SPLIT_ROWS: u32 = 16;
 /// Waves of a workgroup of `attention_whole_*`.
-pub const WHOLE_WAVES: u32 = 8;
+pub const WHOLE_WAVES: u32 = 12;
 /// Query rows of a tile of `attention_whole_*`: 16 per wave.
 pub const WHOLE_ROWS: u32 = 16 * WHOLE_WAVES;
 /// Splits of keys that a workgroup of `attention_whole_*` has in workgroup memory on Hopper.
-pub const WHOLE_STAGES: usize = 3;
+pub const WHOLE_STAGES: usize = 4;
 
 /// Bytes of one head's keys and values of a split.
 const fn split_bytes(head_dim: usize) -> usize {
@@ -73,10 +74,8 @@ macro_rules! attention {
                 pages: *const u8,
                 /// page numbers
                 table: *const u32,
-                /// `[tiles, 3]`
+                /// `[tiles, 4]`
                 tiles: *const u32,
-                /// `[rows]`
-                positions: *const u32,
                 /// `[rows * group, kv_heads, splits, head_dim + 2]`; rows without a part need no room
                 parts: *mut f32,
                 rows: u32,
@@ -113,7 +112,7 @@ macro_rules! attention {
                 threads(wave) = wave;
                 lds(args, family) = 0;
             }
-            /// All keys of one tile of up to 128 query rows. Grid `(kv_heads, tiles)`.
+            /// All keys of one tile of up to 192 query rows. Grid `(kv_heads, tiles)`.
             $whole(
                 /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled
                 q: *const u8,
@@ -121,10 +120,8 @@ macro_rules! attention {
                 pages: *const u8,
                 /// page numbers
                 table: *const u32,
-                /// `[tiles, 3]`
+                /// `[tiles, 4]`
                 tiles: *const u32,
-                /// `[rows]`
-                positions: *const u32,
                 /// `[kv_heads * group]`
                 sinks: *const f32,
                 /// `[rows, kv_heads * group * head_dim]` bf16 in tiled layout

@@ -79,7 +79,8 @@ impl Step {
             // Longest first, as in a step.
             for row in (first..end).step_by(most as usize).rev() {
                 let rows = (end - row).min(most as usize);
-                tiles.extend([row, rows, sequence * per_sequence].map(|x| x as u32));
+                let position = context - new + (row - first) / group;
+                tiles.extend([row, rows, sequence * per_sequence, position].map(|x| x as u32));
             }
         }
         Ok(Step {
@@ -103,7 +104,6 @@ impl Step {
             pages: self.pages.view(),
             table: self.table.slice(set * self.table_len..(set + 1) * self.table_len),
             tiles: self.tiles.view(),
-            positions: self.positions.view(),
         }
     }
 

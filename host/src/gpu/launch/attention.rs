@@ -31,9 +31,9 @@ pub struct AttentionShape {
 /// What one layer's attention reads.
 ///
 /// The contract of the `unsafe` launchers: every entry of `tiles` is a run of existing query rows
-/// of one sequence in ascending positions, no longer than the kernel takes (`SPLIT_ROWS`, `WHOLE_ROWS`); every position
-/// that a row of it sees, by `positions` and the window, has a page in `table`; the pages exist,
-/// and every element in them is finite.
+/// of one sequence, its tokens at consecutive positions, no longer than the kernel takes
+/// (`SPLIT_ROWS`, `WHOLE_ROWS`); every position that a row of it sees, by the window, has a page in
+/// `table`; the pages exist, and every element in them is finite.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
     /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled.
@@ -42,10 +42,9 @@ pub struct Attention<'a> {
     pub pages: DeviceSlice<'a, u16>,
     /// Page numbers.
     pub table: DeviceSlice<'a, u32>,
-    /// `[tiles, 3]`: first query row, query rows, where the sequence's pages begin in `table`.
+    /// `[tiles, 4]`: first query row, query rows, where the sequence's pages begin in `table`,
+    /// position of the first row's token.
     pub tiles: DeviceSlice<'a, u32>,
-    /// `[rows]`
-    pub positions: DeviceSlice<'a, u32>,
 }
 
 /// Scalars as the kernels take them, checked.
@@ -99,7 +98,6 @@ struct Inputs {
     pages: DevPtr<u8>,
     table: DevPtr<u32>,
     tiles: DevPtr<u32>,
-    positions: DevPtr<u32>,
     num_tiles: u32,
 }
 
@@ -116,7 +114,6 @@ impl Attention<'_> {
             pages: DevPtr::new(pages.address()),
             table: check.view("table", self.table, &[self.table.len()])?,
             tiles: check.view("tiles", self.tiles, &[self.tiles.len()])?,
-            positions: check.view("positions", self.positions, &[shape.rows])?,
             num_tiles,
         })
     }
@@ -162,7 +159,6 @@ impl Kernels {
                     pages: from.pages,
                     table: from.table,
                     tiles: from.tiles,
-                    positions: from.positions,
                     parts: check.view(
                         "parts",
                         parts,
@@ -191,7 +187,8 @@ impl Kernels {
     ///
     /// # Safety
     ///
-    /// `attention_split` has written the parts of those rows with this `shape` and `splits`.
+    /// `attention_split` has written the parts of those rows with this `shape` and `splits`, of
+    /// tiles at the same `positions`.
     #[expect(clippy::too_many_arguments, reason = "each is a tensor or a shape of the merge")]
     pub unsafe fn attention_merge(
         &self,
@@ -257,7 +254,6 @@ impl Kernels {
                     pages: from.pages,
                     table: from.table,
                     tiles: from.tiles,
-                    positions: from.positions,
                     sinks: check.view("sinks", sinks, &[shape.kv_heads, shape.group])?,
                     out: check.aligned("out", out, &[shape.out_len()], 16)?,
                     rows: sizes.rows,
