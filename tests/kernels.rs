@@ -17,5 +17,7 @@ mod moe;
 mod rows;
 /// Drawing a token by temperature and nucleus.
 mod sample;
+/// Dense products at the sizes of gpt-oss.
+mod shapes;
 /// The number of host threads that emulate.
 mod threads;
