@@ -9,7 +9,7 @@ use shared::block::{BLOCK_BYTES, ROWS};
 use shared::kernels::linear::{RING_STEPS, SKINNY64_WAVES, ring_stage_bytes};
 
 use super::multiply;
-use crate::arch::hopper::{Barrier, wave_barrier};
+use crate::arch::hopper::{Barrier, barriers_made, wave_barrier};
 use crate::arch::{self, workgroup_barrier};
 use crate::tile::{Acc, Operand, row_tile_bytes};
 use crate::weights::Format;
@@ -167,6 +167,7 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
                 full(stage).init(WAVES as u32);
                 empty(stage).init(WAVES as u32);
             }
+            barriers_made();
         }
         workgroup_barrier(); // nobody uses a barrier before it exists
 
