@@ -10,14 +10,16 @@
 
 mod arena;
 mod cache;
+mod plan;
 mod step;
 mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arena::Arena;
+use arena::{Arena, OUTPUT_ROWS};
 use cache::Cache;
+use plan::{Plan, Recipe};
 use shared::kv::{HEAD_DIMS, PAGE};
 use shared::model::ModelConfig;
 use upload::DeviceWeights;
@@ -25,7 +27,7 @@ use upload::DeviceWeights;
 use crate::engine::{Chunk, Engine, EngineError, Limits, Output, SeqId, Want};
 use crate::gpu::launch::Kernels;
 use crate::gpu::launch::linear::DenseFormat;
-use crate::gpu::{Device, DeviceBuffer, GpuError, Graph, Stream};
+use crate::gpu::{Device, DeviceBuffer, GpuError, Graph, PinnedBuffer, Stream};
 use crate::kernels;
 use crate::model::Weights;
 use crate::rope;
@@ -119,8 +121,12 @@ pub struct GpuEngine {
     cache: Cache,
     /// `[max_positions, 2, head_dim / 2]`.
     rope: DeviceBuffer<f32>,
+    /// The step's indices.
+    plan: Plan,
+    /// Tokens chosen in a decode step, `[OUTPUT_ROWS]`.
+    chosen: PinnedBuffer<u32>,
     /// The last decode step, ready to be replayed.
-    recorded: Option<(step::Recipe, Graph)>,
+    recorded: Option<(Recipe, Graph)>,
 }
 
 impl GpuEngine {
@@ -137,7 +143,7 @@ impl GpuEngine {
         let chip = &device.properties().arch;
         let code = kernels::code_object(chip, options.kernels.as_deref())?;
         let kernels = Kernels::load(device, chip, &code)?;
-        plan(device, weights, &options, kernels.family())?;
+        check_fit(device, weights, &options, kernels.family())?;
 
         let stream = Stream::new(device)?;
         let weights = DeviceWeights::upload(
@@ -152,8 +158,19 @@ impl GpuEngine {
         let mut table = rope::Table::new(&config);
         table.grow(options.max_positions);
         let rope = stream.buffer_from(table.values())?;
-        let recorded = None;
-        Ok(GpuEngine { config, options, stream, kernels, weights, arena, cache, rope, recorded })
+        Ok(GpuEngine {
+            plan: Plan::new(device, &config, &options)?,
+            chosen: PinnedBuffer::new(device, OUTPUT_ROWS)?,
+            recorded: None,
+            config,
+            options,
+            stream,
+            kernels,
+            weights,
+            arena,
+            cache,
+            rope,
+        })
     }
 }
 
@@ -175,7 +192,7 @@ fn check_shapes(config: &ModelConfig) -> Result<(), GpuEngineError> {
 }
 
 /// Refuses a model that does not fit, before anything is allocated.
-fn plan(
+fn check_fit(
     device: &Device,
     weights: &Weights,
     options: &GpuOptions,
@@ -240,8 +257,8 @@ impl Engine for GpuEngine {
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
         self.check(chunks)?;
-        let plan = step::Plan::new(&self.config, &mut self.cache, chunks)?;
-        self.run(&plan, chunks)
+        self.plan.lay_out(&self.config, &mut self.cache, chunks)?;
+        self.run(chunks)
     }
 }
 

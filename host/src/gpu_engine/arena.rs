@@ -1,12 +1,11 @@
 //! Memory for the activations of a step, allocated once for the largest step.
 
 use shared::block::{Family, tiled_len};
-use shared::kernels::attention::{self, SPLIT_ROWS, max_splits, part_len};
+use shared::kernels::attention::{SPLIT_ROWS, max_splits, part_len};
 use shared::kernels::moe::TILE_WORDS;
 use shared::model::ModelConfig;
-use shared::sampling::Draw;
 
-use super::GpuOptions;
+use super::{GpuOptions, plan};
 use crate::gpu::launch::moe::{ExpertPath, Routing};
 use crate::gpu::{DeviceBuffer, GpuError, Stream};
 
@@ -16,7 +15,7 @@ pub const OUTPUT_ROWS: usize = 64;
 /// Buffers of a step. `R` is the most tokens of a step, `A` their assignments to experts, `S` the
 /// slots of those, empty ones included.
 pub struct Arena {
-    /// Indices of the step, see `step::Plan`.
+    /// Indices of the step, see `plan::Plan`.
     pub indices: DeviceBuffer<u32>,
     /// Residual stream, `[R, hidden]`.
     pub x: DeviceBuffer<f32>,
@@ -91,11 +90,9 @@ impl Sizes {
         let query_rows = rows * config.group_size();
         let part = part_len(config.head_dim as u32) as usize;
         let parts = split_rows(config, options) * config.num_key_value_heads * part;
-        let tables = options.max_sequences * options.max_positions.div_ceil(shared::kv::PAGE);
-        let tile_list = attention::TILE_WORDS as usize * (query_rows / SPLIT_ROWS as usize + rows);
         let width = config.q_dim() + 2 * config.kv_dim();
         let words = [
-            (4, (5 + Draw::WORDS) * rows + 2 * tables + tile_list),
+            (4, plan::max_words(config, options)),
             (4, rows * hidden),
             (2, tiled_len(rows, hidden)),
             (4, rows * width),

@@ -38,16 +38,6 @@ struct Sequence {
     freed: usize,
 }
 
-/// Where a chunk's rows lie.
-pub struct Place {
-    /// Position of the chunk's first token.
-    pub start: usize,
-    /// Tables of the sequence, equally long.
-    pub full: Vec<u32>,
-    /// For windowed layers.
-    pub windowed: Vec<u32>,
-}
-
 /// All pages, and who holds them.
 pub struct Cache {
     layers: Vec<DeviceBuffer<u16>>,
@@ -98,15 +88,21 @@ impl Cache {
                 Ok(buffer)
             })
             .collect::<Result<_, GpuError>>()?;
-        Ok(Cache {
-            layers,
+        Ok(Cache { layers, ..Cache::without_memory(config, options) })
+    }
+
+    /// The bookkeeping alone.
+    pub fn without_memory(config: &ModelConfig, options: &GpuOptions) -> Cache {
+        let (full, windowed) = pages(config, options);
+        Cache {
+            layers: Vec::new(),
             full: Pool::new(full),
             windowed: Pool::new(windowed),
             window: config.sliding_window,
             max_sequences: options.max_sequences,
             sequences: BTreeMap::new(),
             next: 0,
-        })
+        }
     }
 
     /// The pages of layer `layer`.
@@ -137,14 +133,11 @@ impl Cache {
     }
 
     /// Makes sure that every one of `chunks` (a sequence and how many tokens it gains) finds its
-    /// pages, after freeing what windows have left behind; changes nothing else.
-    pub fn reserve(
-        &mut self,
-        chunks: impl Iterator<Item = (SeqId, usize)>,
-    ) -> Result<(), EngineError> {
+    /// pages; changes nothing.
+    pub fn reserve(&self, chunks: impl Iterator<Item = (SeqId, usize)>) -> Result<(), EngineError> {
         let (mut full, mut windowed) = (0, 0);
         for (seq, tokens) in chunks {
-            let Some(sequence) = self.sequences.get_mut(&seq.0) else {
+            let Some(sequence) = self.sequences.get(&seq.0) else {
                 return Err(EngineError::Invalid(format!("sequence {} is not open", seq.0)));
             };
             let end = sequence.len + tokens;
@@ -153,12 +146,6 @@ impl Cache {
                     "sequence {} would hold {end} positions, expected at most {}",
                     seq.0, sequence.max_positions
                 )));
-            }
-            let first_seen = (sequence.len + 1).saturating_sub(self.window) / PAGE;
-            while sequence.freed < first_seen.min(sequence.windowed.len()) {
-                let page = std::mem::replace(&mut sequence.windowed[sequence.freed], NO_PAGE);
-                self.windowed.free.push(page);
-                sequence.freed += 1;
             }
             full += end.div_ceil(PAGE) - sequence.full.len();
             windowed += end.div_ceil(PAGE) - sequence.windowed.len();
@@ -176,8 +163,9 @@ impl Cache {
         Ok(())
     }
 
-    /// Takes the pages of `tokens` more positions, which [`Cache::reserve`] has found.
-    pub fn extend(&mut self, seq: SeqId, tokens: usize) -> Result<Place, EngineError> {
+    /// Takes the pages of `tokens` more positions, which [`Cache::reserve`] has found, and says
+    /// what the first position is.
+    pub fn extend(&mut self, seq: SeqId, tokens: usize) -> Result<usize, EngineError> {
         let Some(sequence) = self.sequences.get_mut(&seq.0) else {
             return Err(EngineError::Invalid(format!("sequence {} is not open", seq.0)));
         };
@@ -190,7 +178,28 @@ impl Cache {
             pages.extend(pool.free.drain(at..).rev());
         }
         sequence.len = end;
-        Ok(Place { start, full: sequence.full.clone(), windowed: sequence.windowed.clone() })
+        Ok(start)
+    }
+
+    /// Page of each block of [`PAGE`] positions, for full and for windowed layers.
+    pub fn tables(&self, seq: SeqId) -> [&[u32]; 2] {
+        match self.sequences.get(&seq.0) {
+            Some(sequence) => [&sequence.full, &sequence.windowed],
+            None => [&[], &[]],
+        }
+    }
+
+    /// Frees the windowed pages that no later token sees. Steps run in order, so a page may be
+    /// given away as soon as the last step that reads it has been laid out; whether its sequence
+    /// goes on soon does not matter.
+    pub fn retire(&mut self, seq: SeqId) {
+        let Some(sequence) = self.sequences.get_mut(&seq.0) else { return };
+        let first_seen = (sequence.len + 1).saturating_sub(self.window) / PAGE;
+        while sequence.freed < first_seen.min(sequence.windowed.len()) {
+            let page = std::mem::replace(&mut sequence.windowed[sequence.freed], NO_PAGE);
+            self.windowed.free.push(page);
+            sequence.freed += 1;
+        }
     }
 }
 
@@ -198,31 +207,40 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn cache(full: usize, windowed: usize) -> Cache {
+    fn cache(full: usize, windowed: usize, max_sequences: usize) -> Cache {
+        let config = ModelConfig { sliding_window: 128, ..crate::synth::Preset::Nano.config() };
+        let options = GpuOptions { max_sequences, ..GpuOptions::default() };
         Cache {
-            layers: Vec::new(),
             full: Pool::new(full),
             windowed: Pool::new(windowed),
-            window: 128,
-            max_sequences: 4,
-            sequences: BTreeMap::new(),
-            next: 0,
+            ..Cache::without_memory(&config, &options)
         }
+    }
+
+    fn step(cache: &mut Cache, chunks: &[(SeqId, usize)]) -> Result<(), EngineError> {
+        cache.reserve(chunks.iter().copied())?;
+        for &(seq, tokens) in chunks {
+            cache.extend(seq, tokens)?;
+        }
+        chunks.iter().for_each(|&(seq, _)| cache.retire(seq));
+        Ok(())
     }
 
     #[test]
     fn windowed_pages_return_behind_the_window() {
-        let mut cache = cache(16, 4);
+        let mut cache = cache(16, 4, 1);
         let seq = cache.open(1024).unwrap();
         for position in 0..1024 {
             cache.reserve([(seq, 1)].into_iter()).unwrap();
-            let place = cache.extend(seq, 1).unwrap();
-            assert_eq!(place.start, position);
+            assert_eq!(cache.extend(seq, 1).unwrap(), position);
+            let [full, windowed] = cache.tables(seq);
+            assert_eq!(full.len(), position / PAGE + 1);
             let first = (position + 1).saturating_sub(128) / PAGE;
-            let mut live = place.windowed[first..].to_vec();
+            let mut live = windowed[first..].to_vec();
             live.sort_unstable();
             live.dedup();
             assert_eq!(live.len(), position / PAGE + 1 - first, "pages are shared");
+            cache.retire(seq);
         }
         assert_eq!(cache.full.free.len(), 0);
         cache.close(seq);
@@ -230,8 +248,36 @@ mod tests {
     }
 
     #[test]
+    fn idle_sequences_keep_only_their_window() {
+        let config = ModelConfig { sliding_window: 128, ..crate::synth::Preset::Nano.config() };
+        let options = GpuOptions {
+            max_sequences: 8,
+            max_positions: 4096,
+            max_step_tokens: 512,
+            ..GpuOptions::default()
+        };
+        let (full, windowed) = pages(&config, &options);
+        let mut cache = Cache::without_memory(&config, &options);
+        // One after the other reads its prompt, then waits; in the end all go on together.
+        let seqs: Vec<SeqId> = (0..8).map(|_| cache.open(4096).unwrap()).collect();
+        for &seq in &seqs {
+            for _ in 0..7 {
+                step(&mut cache, &[(seq, 512)]).unwrap();
+            }
+        }
+        let all: Vec<(SeqId, usize)> = seqs.iter().map(|&seq| (seq, 64)).collect();
+        step(&mut cache, &all).unwrap();
+        for seq in seqs {
+            let held = cache.sequences[&seq.0].windowed.len() - cache.sequences[&seq.0].freed;
+            assert_eq!(held, 2, "pages of 127 positions that the next token sees");
+            cache.close(seq);
+        }
+        assert_eq!((cache.full.free.len(), cache.windowed.free.len()), (full, windowed));
+    }
+
+    #[test]
     fn a_refused_step_changes_nothing() {
-        let mut cache = cache(3, 3);
+        let mut cache = cache(3, 3, 2);
         let (a, b) = (cache.open(192).unwrap(), cache.open(192).unwrap());
         let refused = cache.reserve([(a, 128), (b, 128)].into_iter());
         assert!(matches!(refused, Err(EngineError::OutOfCache(_))));
@@ -239,7 +285,8 @@ mod tests {
         let refused = cache.reserve([(a, 193)].into_iter());
         assert!(matches!(refused, Err(EngineError::Invalid(_))));
         cache.reserve([(a, 128), (b, 64)].into_iter()).unwrap();
-        assert_eq!(cache.extend(a, 128).unwrap().start, 0);
-        assert_eq!(cache.extend(b, 64).unwrap().full.len(), 1);
+        assert_eq!(cache.extend(a, 128).unwrap(), 0);
+        assert_eq!(cache.extend(b, 64).unwrap(), 0);
+        assert_eq!(cache.tables(b)[0].len(), 1);
     }
 }

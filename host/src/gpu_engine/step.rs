@@ -1,187 +1,19 @@
-//! One step: where its rows go, and the kernels it is made of.
+//! One step: the kernels it is made of.
 
 use shared::block::tiled_len;
-use shared::kernels::attention::{SPLIT_ROWS, WHOLE_ROWS, max_splits};
 use shared::kernels::rows::NOT_FINITE;
-use shared::kv::PAGE;
-use shared::model::ModelConfig;
 use shared::sampling::Draw;
 
 use super::arena::OUTPUT_ROWS;
-use super::cache::Cache;
+use super::plan::{Plan, Recipe, Span};
 use super::upload::{Dense, DeviceExperts, DeviceLayer};
 use super::{GpuEngine, GpuEngineError};
-use crate::engine::{Chunk, EngineError, Output, Sampling, Want};
+use crate::engine::{Chunk, EngineError, Output, Want};
 use crate::gpu::launch::attention::{Attention, AttentionShape};
 use crate::gpu::launch::linear::{Linear, LinearPath, LinearShape, Store};
 use crate::gpu::launch::moe::{ExpertPath, ExpertWeights, Routing, Sorted};
 use crate::gpu::launch::rows::{Heads, RopeKv};
 use crate::gpu::{DeviceSlice, GpuError};
-
-/// Where a range of words of the index buffer lies.
-type Span = std::ops::Range<usize>;
-
-/// A step's indices, in one buffer, and what the host has to know of them.
-pub struct Plan {
-    words: Vec<u32>,
-    rows: usize,
-    tokens: Span,
-    positions: Span,
-    /// Page of each row's position, for full and for windowed layers.
-    page_of: [Span; 2],
-    /// Page tables, likewise.
-    tables: [Span; 2],
-    split_tiles: Span,
-    whole_tiles: Span,
-    /// Query rows in split tiles: the first ones.
-    split_rows: usize,
-    /// Rows whose logits are wanted.
-    outputs: Span,
-    /// How a token is drawn from each of them; empty where all are greedy.
-    draws: Span,
-    last_position: usize,
-    /// For each chunk, its first output and how many it has.
-    wanted: Vec<(usize, usize)>,
-}
-
-impl Plan {
-    /// Extends the chunks' sequences and lays out their rows: those with few queries first, because
-    /// they are computed by splits.
-    pub fn new(
-        config: &ModelConfig,
-        cache: &mut Cache,
-        chunks: &[Chunk<'_>],
-    ) -> Result<Plan, EngineError> {
-        cache.reserve(chunks.iter().map(|chunk| (chunk.seq, chunk.tokens.len())))?;
-        let group = config.group_size();
-        let few = |chunk: &Chunk<'_>| {
-            chunk.tokens.len() == 1 || chunk.tokens.len() * group <= SPLIT_ROWS as usize
-        };
-        let mut order: Vec<usize> = (0..chunks.len()).collect();
-        order.sort_by_key(|&i| !few(&chunks[i]));
-
-        let (mut tokens, mut positions) = (Vec::new(), Vec::new());
-        let (mut pages, mut tables) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        let (mut split_tiles, mut whole_tiles) = (Vec::new(), Vec::new());
-        let (mut split_rows, mut last_position) = (0, 0);
-        let mut first_row = vec![0; chunks.len()];
-        for i in order {
-            let chunk = &chunks[i];
-            let place = cache.extend(chunk.seq, chunk.tokens.len())?;
-            let row = tokens.len();
-            first_row[i] = row;
-            let table = tables[0].len();
-            for (n, &token) in chunk.tokens.iter().enumerate() {
-                let position = place.start + n;
-                tokens.push(token);
-                positions.push(position as u32);
-                pages[0].push(place.full[position / PAGE]);
-                pages[1].push(place.windowed[position / PAGE]);
-            }
-            tables[0].extend(place.full);
-            tables[1].extend(place.windowed);
-            last_position = last_position.max(place.start + chunk.tokens.len() - 1);
-            let query_rows = chunk.tokens.len() * group;
-            let (tiles, most) = if few(chunk) {
-                split_rows += query_rows;
-                (&mut split_tiles, SPLIT_ROWS as usize)
-            } else {
-                (&mut whole_tiles, WHOLE_ROWS as usize)
-            };
-            // Those that see most first: what starts last should be short.
-            for at in (0..query_rows).step_by(most).rev() {
-                let count = most.min(query_rows - at);
-                let position = place.start + at / group;
-                tiles.extend([row * group + at, count, table, position].map(|x| x as u32));
-            }
-        }
-
-        let (mut outputs, mut wanted, mut draws) = (Vec::new(), Vec::new(), Vec::new());
-        for (chunk, &row) in chunks.iter().zip(&first_row) {
-            let rows = row..row + chunk.tokens.len();
-            let (rows, sampling) = match chunk.want {
-                Want::Nothing => (rows.end..rows.end, Sampling::GREEDY),
-                Want::Token(sampling) => (rows.end - 1..rows.end, sampling),
-                Want::Logits => (rows, Sampling::GREEDY),
-            };
-            wanted.push((outputs.len(), rows.len()));
-            for row in rows {
-                outputs.push(row as u32);
-                draws.extend(sampling.draw(positions[row] + 1).to_words());
-            }
-        }
-        if chunks.iter().all(|chunk| !is_sampled(chunk)) {
-            draws.clear();
-        }
-
-        let rows = tokens.len();
-        let mut words = Vec::new();
-        let mut put = |values: Vec<u32>| {
-            let start = words.len();
-            words.extend(values);
-            start..words.len()
-        };
-        Ok(Plan {
-            rows,
-            tokens: put(tokens),
-            positions: put(positions),
-            page_of: pages.map(&mut put),
-            tables: tables.map(&mut put),
-            split_tiles: put(split_tiles),
-            whole_tiles: put(whole_tiles),
-            outputs: put(outputs),
-            draws: put(draws),
-            split_rows,
-            last_position,
-            wanted,
-            words,
-        })
-    }
-}
-
-/// What the launches of a decode step depend on, beside the content of the index buffer.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Recipe {
-    rows: usize,
-    split_rows: usize,
-    spans: [Span; 9],
-    splits: [usize; 2],
-}
-
-impl Plan {
-    /// The recipe of a step of single tokens; `None` for other steps, which are long enough to be
-    /// launched one kernel at a time.
-    fn recipe(&self, config: &ModelConfig, chunks: &[Chunk<'_>]) -> Option<Recipe> {
-        let single = chunks.iter().all(|chunk| chunk.tokens.len() == 1);
-        let few = (1..=OUTPUT_ROWS).contains(&self.outputs.len());
-        if !single || !few || chunks.iter().any(|chunk| chunk.want == Want::Logits) {
-            return None;
-        }
-        let ([full, windowed], [table, window_table]) = (&self.page_of, &self.tables);
-        let spans = [
-            &self.tokens,
-            &self.positions,
-            full,
-            windowed,
-            table,
-            window_table,
-            &self.split_tiles,
-            &self.outputs,
-            &self.draws,
-        ];
-        Some(Recipe {
-            rows: self.rows,
-            split_rows: self.split_rows,
-            spans: spans.map(Span::clone),
-            splits: [None, Some(config.sliding_window)].map(|window| self.splits(window)),
-        })
-    }
-
-    /// Splits of the step's queries in a layer of this window.
-    fn splits(&self, window: Option<usize>) -> usize {
-        max_splits(self.last_position as u32, window.unwrap_or(0) as u32) as usize
-    }
-}
 
 impl From<GpuError> for EngineError {
     fn from(error: GpuError) -> EngineError {
@@ -196,53 +28,56 @@ impl From<GpuEngineError> for EngineError {
 }
 
 impl GpuEngine {
-    /// Runs a planned step.
-    pub(super) fn run(
-        &mut self,
-        plan: &Plan,
-        chunks: &[Chunk<'_>],
-    ) -> Result<Vec<Output>, EngineError> {
-        if plan.rows == 0 {
+    /// Runs the planned step.
+    pub(super) fn run(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
+        if self.plan.rows == 0 {
             return Ok(Vec::new());
         }
-        let indices = self.arena.indices.slice(..plan.words.len());
-        // SAFETY: `plan` outlives the copy: every path below synchronises before it returns.
-        unsafe { self.stream.upload_async(indices, &plan.words)? };
-        let outputs = match plan.recipe(&self.config, chunks) {
-            Some(recipe) => {
-                self.replay(plan, recipe).and_then(|ids| answers(plan, chunks, &ids, &[]))
-            }
-            None => self.queue(plan).map_err(EngineError::from).and_then(|()| {
-                let outputs = self.outputs(plan, chunks);
-                self.stream.synchronize()?;
-                outputs
-            }),
-        };
+        let outputs = self.queue_and_read(chunks);
         if outputs.is_err() {
-            // The first error tells more than what the wait may add.
+            // The plan may not change before it has been read. The first error tells more than
+            // what the wait may add.
             let _ = self.stream.synchronize();
         }
         outputs
     }
 
+    fn queue_and_read(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
+        let words = self.plan.words();
+        let indices = self.arena.indices.slice(..words.len());
+        // SAFETY: the plan changes in the next step, and every path from here waits for the stream.
+        unsafe { self.stream.upload_async(indices, words)? };
+        match self.plan.recipe(&self.config, chunks) {
+            Some(recipe) => {
+                self.replay(recipe)?;
+                answers(&self.plan.wanted, chunks, &self.chosen, &[])
+            }
+            None => {
+                self.queue(&self.plan)?;
+                let outputs = self.outputs(&self.plan, chunks);
+                self.stream.synchronize()?;
+                outputs
+            }
+        }
+    }
+
     /// Runs a step whose launches are those of the step before, by replaying them: at one token a
     /// step, launching some three hundred kernels would take as long as running them.
-    fn replay(&mut self, plan: &Plan, recipe: Recipe) -> Result<Vec<u32>, EngineError> {
-        let rows = plan.outputs.len();
+    fn replay(&mut self, recipe: Recipe) -> Result<(), GpuError> {
+        let rows = self.plan.outputs.len();
         if self.recorded.as_ref().is_none_or(|(known, _)| *known != recipe) {
-            let work = || {
-                self.queue(plan)?;
-                self.logits(plan, 0, rows)?;
-                self.choose(plan, 0, rows)
-            };
-            let graph = self.stream.capture(work)?;
+            let graph = self.stream.capture(|| {
+                self.queue(&self.plan)?;
+                self.logits(&self.plan, 0, rows)?;
+                self.choose(&self.plan, 0, rows)
+            })?;
             self.recorded = Some((recipe, graph));
         }
         if let Some((_, graph)) = &self.recorded {
             // SAFETY: the graph uses buffers and kernels of this engine only.
             unsafe { graph.launch(&self.stream)? };
         }
-        Ok(self.stream.read(self.arena.chosen.slice(..rows))?)
+        self.stream.download(&mut self.chosen[..rows], self.arena.chosen.slice(..rows))
     }
 
     fn index(&self, span: &Span) -> DeviceSlice<'_, u32> {
@@ -446,18 +281,14 @@ impl GpuEngine {
                 logits.extend(self.stream.read(self.arena.logits.slice(..rows * vocab))?);
             }
         }
-        answers(plan, chunks, &ids, &logits)
+        answers(&plan.wanted, chunks, &ids, &logits)
     }
 }
 
-fn is_sampled(chunk: &Chunk<'_>) -> bool {
-    matches!(chunk.want, Want::Token(sampling) if sampling.temperature > 0.0)
-}
-
 /// The chunks' answers from the tokens chosen on the device and, where they are wanted, all
-/// outputs' `logits`.
+/// outputs' `logits`; `wanted` has each chunk's first output and how many it has.
 fn answers(
-    plan: &Plan,
+    wanted: &[(usize, usize)],
     chunks: &[Chunk<'_>],
     ids: &[u32],
     logits: &[f32],
@@ -465,7 +296,7 @@ fn answers(
     let vocab = logits.len() / ids.len().max(1);
     chunks
         .iter()
-        .zip(&plan.wanted)
+        .zip(wanted)
         .map(|(chunk, &(first, rows))| match chunk.want {
             Want::Nothing => Ok(Output::Nothing),
             Want::Logits => Ok(Output::Logits(logits[first * vocab..][..rows * vocab].to_vec())),

@@ -12,7 +12,7 @@ use crate::gpu::launch::linear::DenseFormat;
 use crate::gpu::launch::moe::ExpertFormat;
 use crate::gpu::pack::{self, PackError};
 use crate::gpu::{DeviceBuffer, DeviceSlice, GpuError, PinnedBuffer, Stream};
-use crate::model::{Dtype, ExpertWeights, Experts, Linear, Matrix, Weights};
+use crate::model::{Dtype, ExpertWeights, Experts, Matrix, Weights};
 
 /// A dense matrix and its bias.
 pub struct Dense {
@@ -166,17 +166,21 @@ impl Upload<'_> {
         let name = |part: &str| format!("layer {l}, {part}");
         let qkv = [&layer.q, &layer.k, &layer.v];
         let bias: Vec<f32> = qkv.iter().flat_map(|linear| linear.bias.iter().copied()).collect();
-        let one = |linear: &Linear| (linear.weight.clone(), linear.bias.clone());
-        let ((o, o_bias), (router, router_bias)) = (one(&layer.o), one(&layer.router));
         let qkv = qkv.map(|linear| &linear.weight);
+        let (o, router) = (&layer.o, &layer.router);
         let dense = self.dense;
         Ok(DeviceLayer {
             attn_norm: stream.buffer_from(&layer.attn_norm)?,
             qkv: self.matrices(&name("qkv"), &qkv, &bias, dense)?,
             sinks: stream.buffer_from(&layer.sinks)?,
-            o: self.matrices(&name("attention output"), &[&o], &o_bias, dense)?,
+            o: self.matrices(&name("attention output"), &[&o.weight], &o.bias, dense)?,
             mlp_norm: stream.buffer_from(&layer.mlp_norm)?,
-            router: self.matrices(&name("router"), &[&router], &router_bias, DenseFormat::Bf16)?,
+            router: self.matrices(
+                &name("router"),
+                &[&router.weight],
+                &router.bias,
+                DenseFormat::Bf16,
+            )?,
             gate_up: self.experts(&name("gate_up"), &layer.gate_up, pack::gate_up_row)?,
             down: self.experts(&name("down"), &layer.down, |row| row)?,
         })
