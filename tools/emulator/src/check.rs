@@ -28,7 +28,7 @@ impl Checker {
             checkers,
             waits: (0..waves).map(|_| waits::Waits::default()).collect(),
             init: init::Init::new(waves, lds_bytes, sgprs),
-            races: races::Races::new(lds_bytes),
+            races: races::Races::new(waves, lds_bytes),
         }
     }
 

@@ -54,18 +54,46 @@ impl Byte {
     }
 }
 
+/// Bytes of global memory whose shadows lie together.
+const PAGE: u64 = 256;
+
+/// Shadows of the global memory a workgroup has touched.
+#[derive(Default)]
+struct Pages {
+    pages: Vec<[Byte; PAGE as usize]>,
+    /// Place in `pages` by page number.
+    place: HashMap<u64, usize>,
+    /// The page touched last, and its place: most accesses stay in it.
+    last: Option<(u64, usize)>,
+}
+
+impl Pages {
+    fn byte(&mut self, at: u64) -> &mut Byte {
+        let number = at / PAGE;
+        let place = match self.last {
+            Some((last, place)) if last == number => place,
+            _ => *self.place.entry(number).or_insert_with(|| {
+                self.pages.push([UNTOUCHED; PAGE as usize]);
+                self.pages.len() - 1
+            }),
+        };
+        self.last = Some((number, place));
+        &mut self.pages[place][(at % PAGE) as usize]
+    }
+}
+
 /// The bytes that a workgroup has touched.
 pub(super) struct Races {
+    waves: usize,
     /// Number of the interval, from 1.
     interval: u32,
     lds: Vec<Byte>,
-    /// Global bytes by dword address.
-    global: HashMap<u64, [Byte; 4]>,
+    global: Pages,
 }
 
 impl Races {
-    pub(super) fn new(lds_bytes: usize) -> Races {
-        Races { interval: 1, lds: vec![UNTOUCHED; lds_bytes], global: HashMap::new() }
+    pub(super) fn new(waves: usize, lds_bytes: usize) -> Races {
+        Races { waves, interval: 1, lds: vec![UNTOUCHED; lds_bytes], global: Pages::default() }
     }
 
     /// A barrier has been passed.
@@ -80,6 +108,10 @@ impl Races {
             Op::ATOMIC | Op::LDS_ATOMIC => Access::Atomic,
             _ => return Ok(()),
         };
+        // A wave has nobody to race with but others.
+        if self.waves == 1 {
+            return Ok(());
+        }
         let bytes = u64::from(inst.mem.bytes);
         match inst.unit {
             Unit::Lds => {
@@ -126,8 +158,7 @@ impl Races {
         if lds {
             return Some((self.lds.get_mut(at as usize)?, interval));
         }
-        let dword = self.global.entry(at & !3).or_insert([UNTOUCHED; 4]);
-        Some((&mut dword[at as usize & 3], interval))
+        Some((self.global.byte(at), interval))
     }
 }
 
