@@ -7,6 +7,8 @@
 mod attention;
 /// axpy, RMSNorm, softmax, transpose, scan, histogram.
 mod basics;
+/// The experts' products at the sizes of gpt-oss, and bit for bit.
+mod experts;
 /// Dense products: bf16 and MXINT8 weights.
 mod linear;
 /// The matrix instruction, element by element.

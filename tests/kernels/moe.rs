@@ -13,7 +13,7 @@ use crate::gpu::{Output, kernels, stream};
 
 const FORMATS: [ExpertFormat; 2] = [ExpertFormat::Mxfp4, ExpertFormat::Bf16];
 const PATHS: [ExpertPath; 2] = [ExpertPath::Skinny, ExpertPath::Tile];
-const LIMIT: f32 = 7.0;
+pub(super) const LIMIT: f32 = 7.0;
 
 /// Ids and weights of `logits[rows, experts]`.
 fn route(routing: Routing, logits: &[f32]) -> (Vec<u32>, Vec<f32>) {
@@ -278,7 +278,7 @@ fn by_assignment(rows: &[f32], n: usize, slot_of: &[u32]) -> Vec<f32> {
 }
 
 /// `act` of one unit from its gate and up, and what rounding may do to it.
-fn swiglu(gate: Expected, up: Expected) -> Expected {
+pub(super) fn swiglu(gate: Expected, up: Expected) -> Expected {
     const SLOPE: f64 = 1.702;
     let limit = f64::from(LIMIT);
     let (g, l) = (gate.value.min(limit), up.value.clamp(-limit, limit));
