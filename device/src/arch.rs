@@ -33,8 +33,8 @@ pub mod hopper;
 
 pub use chip::{
     AbFrag, CFrag, Mma, WAVE, ballot, copy_async_16, copy_commit, copy_wait, exp2, load_a,
-    load_a_lds, load_b, load_b_lds, load_once_16, log2, mma, pack_bf16, rcp, rsqrt, shuffle,
-    shuffle_xor, thread_id, uniform, workgroup_barrier, workgroup_id_x, workgroup_id_y,
+    load_a_lds, load_b, load_b_lds, log2, mma, pack_bf16, rcp, rsqrt, shuffle, shuffle_xor,
+    thread_id, uniform, wait_for_earlier, workgroup_barrier, workgroup_id_x, workgroup_id_y,
     workgroup_id_z,
 };
 #[cfg(family = "nvptx")]

@@ -104,6 +104,7 @@ impl Best {
 /// The launch contract of the table; `n >= 1`.
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn argmax(x: *const f32, ids: *mut u32, n: u32) {
+    crate::arch::wait_for_earlier();
     let row = workgroup_id_x() as usize;
     // SAFETY: the grid has one workgroup per row of n elements, and the launch passes three words
     // of workgroup memory per wave.

@@ -98,6 +98,7 @@ macro_rules! kernels {
             window: u32,
             scale: f32,
         ) {
+            crate::arch::wait_for_earlier();
             let launch =
                 Launch { q, pages, table, rows, group, kv_heads, window, scale };
             // SAFETY: the kernel's contract.
@@ -120,6 +121,7 @@ macro_rules! kernels {
             splits: u32,
             window: u32,
         ) {
+            crate::arch::wait_for_earlier();
             // SAFETY: the kernel's contract.
             unsafe {
                 split::merge::<$dim>(
@@ -148,6 +150,7 @@ macro_rules! kernels {
             window: u32,
             scale: f32,
         ) {
+            crate::arch::wait_for_earlier();
             let launch =
                 Launch { q, pages, table, rows, group, kv_heads, window, scale };
             // SAFETY: the kernel's contract.

@@ -15,6 +15,7 @@ const _: axpy_f32::Signature = axpy_f32;
 /// `x` and `y` hold `n` elements and do not overlap.
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn axpy_f32(x: *const f32, y: *mut f32, a: f32, n: u32) {
+    crate::arch::wait_for_earlier();
     let i = workgroup_id_x() * axpy_f32::threads(crate::arch::WAVE) + thread_id();
     if i < n {
         // SAFETY: i < n.

@@ -19,6 +19,7 @@ pub unsafe extern "gpu-kernel" fn embed(
     x: *mut f32,
     n: u32,
 ) {
+    crate::arch::wait_for_earlier();
     let row = workgroup_id_x() as usize;
     // SAFETY: the grid has one workgroup per row, and its token is in the table.
     unsafe {

@@ -21,6 +21,7 @@ const THREADS: u32 = histogram_u8::threads(WAVE);
 /// workgroup memory. Other launches may add to `counts` only through this kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn histogram_u8(x: *const u8, counts: *mut u32, n: u32) {
+    crate::arch::wait_for_earlier();
     let bins: *mut u32 = workgroup_memory();
     for bin in (thread_id()..BINS).step_by(THREADS as usize) {
         // SAFETY: bin < BINS.

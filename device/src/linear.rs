@@ -27,13 +27,29 @@ struct Output {
 }
 
 impl Output {
+    /// The biases of row tile `w_tile`, for the elements of a tile's result.
+    ///
+    /// # Safety
+    ///
+    /// `bias` holds `n` elements, as the kernels promise.
+    #[inline(always)]
+    unsafe fn biases(self, w_tile: u32, lane: u32) -> Acc {
+        let mut biases = arch::ZERO;
+        for i in 0..ACC {
+            let w = w_tile * ROWS as u32 + acc_index(lane, i).0;
+            // SAFETY: below n.
+            biases[i] = unsafe { *self.bias.add(w.min(self.n - 1) as usize) };
+        }
+        biases
+    }
+
     /// Stores the elements of one tile whose row tile of W is `w_tile` and whose first row is `x0`.
     ///
     /// # Safety
     ///
-    /// `bias` holds `n` and `out` `rows * n` elements, as the kernels promise.
+    /// `out` holds `rows * n` elements, as the kernels promise.
     #[inline(always)]
-    unsafe fn store(self, acc: Acc, w_tile: u32, x0: u32, lane: u32) {
+    unsafe fn store(self, acc: Acc, biases: Acc, w_tile: u32, x0: u32, lane: u32) {
         for i in 0..ACC {
             let (w, x) = acc_index(lane, i);
             let (w, x) = (w_tile * ROWS as u32 + w, x0 + x);
@@ -41,7 +57,7 @@ impl Output {
                 // SAFETY: in range by the test above.
                 unsafe {
                     let at = self.out.add(x as usize * self.n as usize + w as usize);
-                    let value = acc[i] + *self.bias.add(w as usize);
+                    let value = acc[i] + biases[i];
                     *at = if self.accumulate != 0 { *at + value } else { value };
                 }
             }
@@ -51,12 +67,13 @@ impl Output {
 
 #[inline(always)]
 unsafe fn linear_skinny<F: Format>(w: *const u8, x: *const u8, steps: u32, output: Output) {
-    let w_tile = arch::workgroup_id_x();
+    let (w_tile, lane) = (arch::workgroup_id_x(), arch::lane());
     // SAFETY: the grid has a workgroup per tile of W, and x has the rows.
     unsafe {
+        let biases = output.biases(w_tile, lane);
         let tile = w.add(w_tile as usize * steps as usize * F::STEP_BYTES);
         let acc = skinny::<F, 1, { AHEAD.0 }>(|_| tile, x, output.rows, steps);
-        output.store(acc, w_tile, 0, arch::lane());
+        output.store(acc, biases, w_tile, 0, lane);
     }
 }
 
@@ -72,7 +89,9 @@ unsafe fn linear_skinny64<F: Format>(w: *const u8, x: *const u8, steps: u32, out
             output.rows,
             steps,
             |w_tile, x_tile, acc| {
-                output.store(acc, w0 + w_tile, x_tile * ROWS as u32, arch::lane());
+                let (w_tile, lane) = (w0 + w_tile, arch::lane());
+                let biases = output.biases(w_tile, lane);
+                output.store(acc, biases, w_tile, x_tile * ROWS as u32, lane);
             },
         );
     }
@@ -82,6 +101,7 @@ unsafe fn linear_skinny64<F: Format>(w: *const u8, x: *const u8, steps: u32, out
 unsafe fn linear_tile<F: Format>(w: *const u8, x: *const u8, steps: u32, output: Output) {
     let w0 = arch::workgroup_id_x() * (TILE_OUTPUTS / ROWS as u32);
     let x0 = arch::workgroup_id_y() * tile_rows(FAMILY);
+    arch::wait_for_earlier();
     let (last_w, last_x) = ((output.n - 1) / ROWS as u32, output.rows - 1);
     let lane = arch::lane();
     // SAFETY: tiles and rows past the last repeat it, and their results are not stored.
@@ -92,8 +112,9 @@ unsafe fn linear_tile<F: Format>(w: *const u8, x: *const u8, steps: u32, output:
             steps,
             |w_tile, x_tile, results| {
                 let x = x0 + x_tile * ROWS as u32;
-                output.store(results[0], w0 + w_tile, x, lane);
-                output.store(results[1], w0 + w_tile + 1, x, lane);
+                for (result, w_tile) in results.into_iter().zip(w0 + w_tile..) {
+                    output.store(result, output.biases(w_tile, lane), w_tile, x, lane);
+                }
             },
         );
     }

@@ -28,6 +28,7 @@ const STAGED: usize = (MMA_TILE * MMA_LDS_STRIDE) as usize;
 /// launch passes the table's workgroup memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn mma_tile_bf16(a: *const u16, b: *const u16, c: *mut f32) {
+    crate::arch::wait_for_earlier();
     let tile = workgroup_id_x() as usize * TILE;
     let lds_a: *mut u16 = workgroup_memory();
     // SAFETY: the launch passes room for two staged tiles, and the grid has a workgroup per tile.
@@ -82,6 +83,7 @@ unsafe fn store(c: *mut f32, frag: CFrag) {
 /// The buffers hold what the table says and do not overlap.
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn mma_fragments_bf16(a: *const u32, b: *const u32, c: *mut f32) {
+    crate::arch::wait_for_earlier();
     let at = (workgroup_id_x() * WAVE + lane()) as usize;
     // SAFETY: every buffer holds one fragment per lane and tile.
     unsafe {

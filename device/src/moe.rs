@@ -70,6 +70,7 @@ pub unsafe extern "gpu-kernel" fn moe_route(
     experts: u32,
     top_k: u32,
 ) {
+    crate::arch::wait_for_earlier();
     let row = workgroup_id_x() as usize;
     // SAFETY: row is below the grid's size.
     let logits = unsafe { logits.add(row * experts as usize) };
@@ -129,6 +130,7 @@ pub unsafe extern "gpu-kernel" fn moe_sort(
     tile_slots: u32,
     slots: u32,
 ) {
+    crate::arch::wait_for_earlier();
     let (me, thread) = (workgroup_id_x(), thread_id());
     let counts: *mut u32 = workgroup_memory();
     // SAFETY: the launch passes a word per expert, per thread and per group of threads, and two.
@@ -239,6 +241,7 @@ pub unsafe extern "gpu-kernel" fn moe_gather(
     steps: u32,
     top_k: u32,
 ) {
+    crate::arch::wait_for_earlier();
     let (chunk, first) = (thread_id() % 64, thread_id() / 64);
     let slot = workgroup_id_y() * 16 + chunk % 16;
     // SAFETY: the list has every slot of the grid.
@@ -275,6 +278,7 @@ pub unsafe extern "gpu-kernel" fn moe_combine(
     n: u32,
     top_k: u32,
 ) {
+    crate::arch::wait_for_earlier();
     let row = workgroup_id_y();
     let first = row * top_k;
     let mut at = workgroup_id_x() * COMBINE_ELEMENTS + thread_id();

@@ -35,18 +35,18 @@ impl Slots {
     ///
     /// # Safety
     ///
-    /// `num_tiles` holds the number of entries of `tiles`.
+    /// `num_tiles` holds the number of entries of `tiles`, which has room for the grid's.
     #[inline(always)]
     unsafe fn of_workgroup(tiles: *const u32, num_tiles: *const u32) -> Option<Self> {
         let tile = arch::workgroup_id_y();
-        // SAFETY: the caller's promise; entries are three words.
-        unsafe {
-            if tile >= *num_tiles {
-                return None;
-            }
+        // SAFETY: the caller's promise; entries are three words, and there is room for one per
+        // workgroup, so that all can be asked for at once.
+        let (count, entry) = unsafe {
             let entry = tiles.add((tile * TILE_WORDS) as usize);
-            Some(Self { expert: *entry as usize, first: *entry.add(1), count: *entry.add(2) })
-        }
+            (*num_tiles, [*entry, *entry.add(1), *entry.add(2)])
+        };
+        let [expert, first, slots] = entry;
+        (tile < count).then_some(Self { expert: expert as usize, first, count: slots })
     }
 
     /// The slot of tile row `row`; rows past the last repeat it, and are not stored.
@@ -87,6 +87,18 @@ impl GateUp {
         unsafe { self.w.add(tile * self.steps as usize * F::STEP_BYTES) }
     }
 
+    /// The biases of row tile `tile` of expert `expert`, for the elements of a tile's result.
+    ///
+    /// # Safety
+    ///
+    /// Both exist.
+    #[inline(always)]
+    unsafe fn biases(self, expert: usize, tile: u32, lane: u32) -> Acc {
+        let at = expert * 2 * self.units as usize + tile as usize * ROWS;
+        // SAFETY: the caller's promise.
+        unsafe { biases(self.bias.add(at), lane) }
+    }
+
     /// SwiGLU of one pair of tiles, stored for the slots from tile row `row0` on.
     ///
     /// # Safety
@@ -99,19 +111,38 @@ impl GateUp {
             let row = row0 + x;
             if row < slots.count {
                 let unit = pair * ROWS as u32 + w;
-                let bias =
-                    slots.expert * 2 * self.units as usize + (2 * pair * ROWS as u32 + w) as usize;
+                let steps = self.units as usize / STEP;
+                let at = tiled_index((slots.first + row) as usize, unit as usize, steps);
+                let value = pack_bf16(swiglu(gate[i], up[i], self.limit), 0.0) as u16;
                 // SAFETY: unit < units and the slot is filled.
-                unsafe {
-                    let gate = gate[i] + *self.bias.add(bias);
-                    let up = up[i] + *self.bias.add(bias + ROWS);
-                    let steps = self.units as usize / STEP;
-                    let at = tiled_index((slots.first + row) as usize, unit as usize, steps);
-                    *self.act.add(at) = pack_bf16(swiglu(gate, up, self.limit), 0.0) as u16;
-                }
+                unsafe { *self.act.add(at) = value };
             }
         }
     }
+}
+
+/// 16 biases from `bias` on, for the elements of a tile's result.
+///
+/// # Safety
+///
+/// They are readable.
+#[inline(always)]
+unsafe fn biases(bias: *const f32, lane: u32) -> Acc {
+    let mut biases = arch::ZERO;
+    for i in 0..ACC {
+        // SAFETY: the caller's promise.
+        biases[i] = unsafe { *bias.add(acc_index(lane, i).0 as usize) };
+    }
+    biases
+}
+
+/// `acc + biases`.
+#[inline(always)]
+fn add(mut acc: Acc, biases: Acc) -> Acc {
+    for i in 0..ACC {
+        acc[i] += biases[i];
+    }
+    acc
 }
 
 /// `(clamp(up) + 1) * gate * sigmoid(1.702 * gate)`, the gate clamped from above only.
@@ -131,12 +162,14 @@ unsafe fn gate_up_skinny<F: Format>(args: GateUp, slots: Slots) {
     let last = args.w_tiles() - 1;
     // SAFETY: tiles past the last repeat it and are not stored; the slots are filled.
     unsafe {
+        let biases = args.biases(slots.expert, (w0 + wave).min(last), lane);
         let acc = skinny::<F, WAVES, AHEAD>(
             |i| args.w_tile::<F>(slots.expert, (w0 + i).min(last)),
             tiled_row(args.x, slots.first, args.steps),
             slots.count,
             args.steps,
         );
+        let acc = add(acc, biases);
         // The wave of the ups hands them to that of their gates, before it.
         let memory: *mut f32 = arch::workgroup_memory();
         let pair = memory.add(wave as usize / 2 * ACC * arch::WAVE as usize + lane as usize);
@@ -169,9 +202,11 @@ unsafe fn gate_up_tile<F: Format>(args: GateUp, slots: Slots) {
             |r| tiled_row(args.x, slots.slot(r), args.steps),
             args.steps,
             |w_tile, x_tile, [gate, up]| {
-                if w0 + w_tile < last {
-                    let pair = (w0 + w_tile) / 2;
-                    args.store(&slots, gate, up, pair, x_tile * ROWS as u32, lane);
+                let w_tile = w0 + w_tile;
+                if w_tile < last {
+                    let gate = add(gate, args.biases(slots.expert, w_tile, lane));
+                    let up = add(up, args.biases(slots.expert, w_tile + 1, lane));
+                    args.store(&slots, gate, up, w_tile / 2, x_tile * ROWS as u32, lane);
                 }
             },
         );
@@ -202,6 +237,18 @@ impl Down {
         unsafe { self.w.add(tile * self.steps as usize * F::STEP_BYTES) }
     }
 
+    /// The biases of row tile `tile` of expert `expert`, for the elements of a tile's result.
+    ///
+    /// # Safety
+    ///
+    /// Both exist.
+    #[inline(always)]
+    unsafe fn biases(self, expert: usize, tile: u32, lane: u32) -> Acc {
+        let at = expert * self.n as usize + tile as usize * ROWS;
+        // SAFETY: the caller's promise.
+        unsafe { biases(self.bias.add(at), lane) }
+    }
+
     /// Stores one tile for the slots from tile row `row0` on.
     ///
     /// # Safety
@@ -214,12 +261,9 @@ impl Down {
             let row = row0 + x;
             if row < slots.count {
                 let at = (w_tile * ROWS as u32 + w) as usize;
-                let n = self.n as usize;
-                // SAFETY: at < n and the slot is filled.
-                unsafe {
-                    let bias = *self.bias.add(slots.expert * n + at);
-                    *self.y.add((slots.first + row) as usize * n + at) = acc[i] + bias;
-                }
+                let at = (slots.first + row) as usize * self.n as usize + at;
+                // SAFETY: the tile exists and the slot is filled.
+                unsafe { *self.y.add(at) = acc[i] };
             }
         }
     }
@@ -230,17 +274,18 @@ unsafe fn down_skinny<F: Format>(args: Down, slots: Slots) {
     const WAVES: usize = SKINNY_WAVES as usize;
     let w0 = arch::workgroup_id_x() * SKINNY_WAVES;
     let last = args.n / ROWS as u32 - 1;
+    let (w_tile, lane) = (w0 + arch::wave_id(), arch::lane());
     // SAFETY: tiles past the last repeat it and are not stored; the slots are filled.
     unsafe {
+        let biases = args.biases(slots.expert, w_tile.min(last), lane);
         let acc = skinny::<F, WAVES, AHEAD>(
             |i| args.w_tile::<F>(slots.expert, (w0 + i).min(last)),
             tiled_row(args.act, slots.first, args.steps),
             slots.count,
             args.steps,
         );
-        let w_tile = w0 + arch::wave_id();
         if w_tile <= last {
-            args.store(&slots, acc, w_tile, 0, arch::lane());
+            args.store(&slots, add(acc, biases), w_tile, 0, lane);
         }
     }
 }
@@ -260,7 +305,8 @@ unsafe fn down_tile<F: Format>(args: Down, slots: Slots) {
                 for i in 0..2 {
                     let w_tile = w0 + w_tile + i as u32;
                     if w_tile < tiles {
-                        args.store(&slots, results[i], w_tile, x_tile * ROWS as u32, lane);
+                        let acc = add(results[i], args.biases(slots.expert, w_tile, lane));
+                        args.store(&slots, acc, w_tile, x_tile * ROWS as u32, lane);
                     }
                 }
             },
@@ -291,6 +337,7 @@ macro_rules! kernels {
             limit: f32,
         ) {
             let args = GateUp { w, bias, x, act, units, steps, limit };
+            arch::wait_for_earlier();
             // SAFETY: the kernel's contract.
             unsafe {
                 if let Some(slots) = Slots::of_workgroup(tiles, num_tiles) {
@@ -317,6 +364,7 @@ macro_rules! kernels {
             steps: u32,
         ) {
             let args = Down { w, bias, act, y, n, steps };
+            arch::wait_for_earlier();
             // SAFETY: the kernel's contract.
             unsafe {
                 if let Some(slots) = Slots::of_workgroup(tiles, num_tiles) {

@@ -30,6 +30,7 @@ pub unsafe extern "gpu-kernel" fn rmsnorm_f32_bf16(
     n: u32,
     eps: f32,
 ) {
+    crate::arch::wait_for_earlier();
     let row = workgroup_id_x() as usize * n as usize;
     // SAFETY: inside the matrices by the grid.
     let (x, y) = unsafe { (x.add(row), y.add(row)) };
@@ -73,6 +74,7 @@ pub unsafe extern "gpu-kernel" fn rmsnorm_tiled(
     n: u32,
     eps: f32,
 ) {
+    crate::arch::wait_for_earlier();
     let row = workgroup_id_x() as usize;
     // SAFETY: `rows` has one entry per workgroup, if it is there.
     let source = if rows.is_null() { row } else { unsafe { *rows.add(row) as usize } };

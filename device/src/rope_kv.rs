@@ -32,6 +32,7 @@ pub unsafe extern "gpu-kernel" fn qkv_rope_kv(
     head_dim: u32,
     rows: u32,
 ) {
+    crate::arch::wait_for_earlier();
     let (row, head) = (workgroup_id_y(), workgroup_id_x() * ROPE_HEADS + wave_id());
     if head >= heads + 2 * kv_heads {
         return;

@@ -245,6 +245,7 @@ impl Row {
 /// The launch contract of the table; `n >= 1`.
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn sample(x: *const f32, draws: *const u32, ids: *mut u32, n: u32) {
+    crate::arch::wait_for_earlier();
     let row = workgroup_id_x() as usize;
     // SAFETY: the grid has one workgroup per row, and the draws one entry.
     let (logits, draw) = unsafe {

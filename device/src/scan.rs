@@ -18,6 +18,7 @@ const THREADS: u32 = exclusive_scan_u32::threads(WAVE);
 /// workgroup memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn exclusive_scan_u32(x: *const u32, y: *mut u32, n: u32) {
+    crate::arch::wait_for_earlier();
     let totals: *mut u32 = workgroup_memory();
     let mut carry = 0u32;
     let mut start = 0;

@@ -22,6 +22,7 @@ const WAVES: u32 = THREADS / WAVE;
 /// workgroup memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn softmax_f32(x: *const f32, y: *mut f32, n: u32) {
+    crate::arch::wait_for_earlier();
     let row = workgroup_id_x() as usize * n as usize;
     // SAFETY: inside the matrices by the grid.
     let (x, y) = unsafe { (x.add(row), y.add(row)) };

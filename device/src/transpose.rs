@@ -24,6 +24,7 @@ const STRIDE: u32 = TILE + 1;
 /// workgroup memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn transpose_f32(x: *const f32, y: *mut f32, rows: u32, cols: u32) {
+    crate::arch::wait_for_earlier();
     let tile: *mut f32 = workgroup_memory();
     let (row0, col0) = (workgroup_id_y() * TILE, workgroup_id_x() * TILE);
     let (along, across) = (thread_id() % TILE, thread_id() / TILE);

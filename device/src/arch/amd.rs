@@ -5,7 +5,6 @@
 
 use core::arch::amdgpu;
 
-use super::Vec16;
 use super::chip::{AbFrag, load_a};
 
 // Source: llvm/include/llvm/IR/IntrinsicsAMDGPU.td.
@@ -95,16 +94,9 @@ pub fn pack_bf16(low: f32, high: f32) -> u32 {
     u32::from(shared::bf16::from_f32(low)) | u32::from(shared::bf16::from_f32(high)) << 16
 }
 
-/// Sixteen bytes of global memory that no later access of this kernel needs again.
-///
-/// # Safety
-///
-/// `p` is 16-byte aligned, readable, and not written during the launch.
+/// Launches of a stream run one after the other: there is nothing to wait for.
 #[inline(always)]
-pub unsafe fn load_once_16(p: *const u8) -> Vec16 {
-    // SAFETY: the caller's promise.
-    unsafe { super::load_16(p) }
-}
+pub fn wait_for_earlier() {}
 
 /// Copies sixteen bytes from global to workgroup memory; they are there after [`copy_wait`] and
 /// a barrier. Through a register here: the families without a direct path share this one.

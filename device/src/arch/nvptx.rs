@@ -6,7 +6,7 @@ use core::arch::{asm, nvptx};
 
 use shared::frag::Frag as _;
 
-use super::{Vec16, lane};
+use super::lane;
 
 /// Layout of [`mma`].
 pub use shared::frag::Mma16816 as Mma;
@@ -101,6 +101,20 @@ pub fn workgroup_barrier() {
     unsafe { nvptx::_syncthreads() };
 }
 
+/// Waits until the launches before this one in its stream are done and what they wrote can be read;
+/// then lets the launch after this one begin.
+///
+/// The host launches kernels so that each may begin while the one before still runs ("programmatic
+/// dependent launch"). So every kernel calls this before it touches memory that some kernel writes,
+/// and may load weights earlier. `tools/device-build` refuses a kernel that does not call it.
+#[inline(always)]
+pub fn wait_for_earlier() {
+    // SAFETY: only waits.
+    unsafe {
+        asm!("griddepcontrol.wait;", "griddepcontrol.launch_dependents;", options(nostack));
+    }
+}
+
 /// `1 / x` within 1 ulp; subnormals flush to zero.
 #[inline(always)]
 pub fn rcp(x: f32) -> f32 {
@@ -149,24 +163,6 @@ pub fn pack_bf16(low: f32, high: f32) -> u32 {
             options(pure, nomem));
     }
     y
-}
-
-/// Sixteen bytes of global memory that no later access of this kernel needs again: kept out of
-/// the first-level cache.
-///
-/// # Safety
-///
-/// `p` is 16-byte aligned, readable, and not written during the launch.
-#[inline(always)]
-pub unsafe fn load_once_16(p: *const u8) -> Vec16 {
-    let (a, b, c, d);
-    // SAFETY: the caller's promise; nothing writes there, so the load may move (`pure`).
-    unsafe {
-        asm!("ld.global.nc.L1::no_allocate.v4.b32 {{{}, {}, {}, {}}}, [{}];", out(reg32) a,
-            out(reg32) b, out(reg32) c, out(reg32) d, in(reg64) global_address(p),
-            options(pure, nomem));
-    }
-    Vec16([a, b, c, d])
 }
 
 /// Copies sixteen bytes from global to workgroup memory past the registers; they are there after

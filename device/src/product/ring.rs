@@ -187,18 +187,27 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
             }
         };
         let streams = [stream(wave), stream(wave + WAVES as u32)];
-        let fill = |stage: u32| {
+        // Tiles of W only, of X only, or both.
+        let copy = |stage: u32, w: bool, x: bool| {
+            let count = (steps - stage * STEPS).min(STEPS);
+            for (i, stream) in [(wave, streams[0]), (wave + WAVES as u32, streams[1])] {
+                if if i < W as u32 { w } else { x } {
+                    // SAFETY: steps of the stage; every wave has taken what was there.
+                    unsafe { stream.copy(stage, count, ring(stage), full(stage)) };
+                }
+            }
+        };
+        let expect = |stage: u32| {
+            let count = (steps - stage * STEPS).min(STEPS);
+            full(stage).expect(count * (streams[0].step_bytes + streams[1].step_bytes));
+        };
+        let refill = |stage: u32| {
             if lane == 0 && stage < stages {
-                if stage >= STAGES as u32 && WAVES > 1 {
+                if WAVES > 1 {
                     empty(stage).wait(stage / STAGES as u32 - 1);
                 }
-                let count = (steps - stage * STEPS).min(STEPS);
-                full(stage).expect(count * (streams[0].step_bytes + streams[1].step_bytes));
-                // SAFETY: steps of the stage; every wave has taken what was there.
-                unsafe {
-                    streams[0].copy(stage, count, ring(stage), full(stage));
-                    streams[1].copy(stage, count, ring(stage), full(stage));
-                }
+                expect(stage);
+                copy(stage, true, true);
             }
         };
         let take = |stage: u32, half: usize| {
@@ -218,8 +227,19 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
             }
         };
 
-        for stage in 0..STAGES as u32 {
-            fill(stage);
+        let ahead = stages.min(STAGES as u32);
+        if lane == 0 {
+            for stage in 0..ahead {
+                expect(stage);
+                copy(stage, true, false);
+            }
+        }
+        // Weights are nobody's output; X is that of an earlier launch.
+        arch::wait_for_earlier();
+        if lane == 0 {
+            for stage in 0..ahead {
+                copy(stage, false, true);
+            }
         }
         let mut acc = [[arch::ZERO; XT]];
         full(0).wait(0);
@@ -233,7 +253,7 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
                 empty(stage).arrive();
             }
             if stage > 0 {
-                fill(stage - 1 + STAGES as u32);
+                refill(stage - 1 + STAGES as u32);
             }
             // The last stage is taken again: there is no other, and nothing to wait for.
             let next = (stage + 1).min(stages - 1);

@@ -16,6 +16,7 @@ pub(crate) use table::{
     Context, DevicePtr, EventHandle, FunctionHandle, GraphExecHandle, GraphHandle, ModuleHandle,
     StreamHandle,
 };
+use table::{ExtendedLaunch, LaunchAttribute};
 
 /// `hipSuccess`, `CUDA_SUCCESS`.
 const SUCCESS: c_int = 0;
@@ -312,6 +313,36 @@ impl Driver {
         let f = cuda.function_set_attribute.ok_or_else(|| self.missing(call))?;
         // SAFETY: `function` belongs to a loaded module.
         self.check(call, unsafe { f(function, MAX_DYNAMIC_SHARED, bytes as c_int) })
+    }
+
+    /// Launches a kernel that may begin before the one launched before it has ended; `None` where
+    /// launches run one after the other.
+    ///
+    /// # Safety
+    ///
+    /// As for `launch_kernel`, and the kernel itself waits for what it reads.
+    pub(crate) unsafe fn launch_overlapping(
+        &'static self,
+        function: FunctionHandle,
+        [grid, workgroup]: [[u32; 3]; 2],
+        lds_bytes: u32,
+        stream: StreamHandle,
+        params: *mut *mut c_void,
+    ) -> Option<Result<(), Fault>> {
+        let Own::Cuda(cuda) = &self.own else { return None };
+        let f = cuda.launch_kernel_ex?;
+        let attributes = [LaunchAttribute::MAY_OVERLAP];
+        let launch = ExtendedLaunch {
+            grid,
+            workgroup,
+            lds_bytes,
+            stream,
+            attributes: attributes.as_ptr(),
+            count: attributes.len() as u32,
+        };
+        // SAFETY: the structure outlives the call; the rest is the caller's promise.
+        let code = unsafe { f(&launch, function, params, std::ptr::null_mut()) };
+        Some(self.check("cuLaunchKernelEx", code))
     }
 
     /// Copies between two devices in stream order; each is given by ordinal and context.

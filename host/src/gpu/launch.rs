@@ -116,6 +116,8 @@ impl Kernels {
             grid,
             workgroup: [threads, 1, 1],
             lds_bytes: args.lds_bytes(self.family),
+            // `tools/device-build` sees to it that every kernel of the table waits.
+            may_overlap: true,
         };
         let offsets = A::KERNEL.args.iter().map(|arg| arg.offset);
         // SAFETY: packed as the table says, which the code object was checked against when it was

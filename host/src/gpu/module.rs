@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::device::Device;
-use super::driver::{self, Api, FunctionHandle, ModuleHandle};
+use super::driver::{self, Api, Fault, FunctionHandle, ModuleHandle};
 use super::error::GpuError;
 use super::stream::Stream;
 
@@ -125,6 +125,9 @@ pub struct LaunchConfig {
     pub workgroup: [u32; 3],
     /// Workgroup memory sized at launch, in bytes.
     pub lds_bytes: u32,
+    /// The kernel waits itself for the launches before it, and may begin while the last of them
+    /// still runs. CUDA only; HIP runs the launches of a stream one after the other.
+    pub may_overlap: bool,
 }
 
 /// A kernel of a loaded module.
@@ -194,27 +197,32 @@ impl Kernel {
         }
         self.device().enter()?;
         self.allow_lds(config.lds_bytes)?;
-        let [gx, gy, gz] = config.grid;
-        let [bx, by, bz] = config.workgroup;
         let driver = self.device().driver();
+        let (grid, workgroup) = (config.grid, config.workgroup);
+        let asked = |fault: Fault| fault.asked(format!("{} with {config:?}", self.name));
         // SAFETY: function and stream are live; the driver reads each argument from `packed`, which
         // outlives the call, and never writes there; the rest is the caller's promise.
         unsafe {
-            driver.launch_kernel(
-                self.function,
-                gx,
-                gy,
-                gz,
-                bx,
-                by,
-                bz,
-                config.lds_bytes,
-                stream.handle(),
-                params.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
+            let (stream, params) = (stream.handle(), params.as_mut_ptr());
+            if config.may_overlap {
+                let sizes = [grid, workgroup];
+                let launched = driver.launch_overlapping(
+                    self.function,
+                    sizes,
+                    config.lds_bytes,
+                    stream,
+                    params,
+                );
+                if let Some(launched) = launched {
+                    return launched.map_err(asked);
+                }
+            }
+            let ([gx, gy, gz], [bx, by, bz]) = (grid, workgroup);
+            let (lds, none) = (config.lds_bytes, std::ptr::null_mut());
+            driver
+                .launch_kernel(self.function, gx, gy, gz, bx, by, bz, lds, stream, params, none)
+                .map_err(asked)
         }
-        .map_err(|fault| fault.asked(format!("{} with {config:?}", self.name)))
     }
 
     /// Refuses what the driver would refuse with less to say, or would not refuse.

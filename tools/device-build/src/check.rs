@@ -121,6 +121,9 @@ fn check_entry(table: &Kernel, params: &str, directives: &str, body: &str) -> Re
     let threads = directives.lines().find_map(|l| l.trim().strip_prefix(".maxntid "));
     let threads = threads.and_then(|t| t.trim().parse().ok());
     same("workgroup size", threads, Some((table.threads)(Family::Nvptx.wave())))?;
+    if !body.contains("griddepcontrol.wait") {
+        return Err("does not wait for the launches before it, which it may overlap".to_owned());
+    }
     if body.contains("__local_depot") {
         return Err("keeps an array in local memory, which is not in registers".to_owned());
     }
@@ -167,6 +170,7 @@ mod tests {
         assert!(what(" .ptr .align 1 axpy_f32_param_0", " axpy").contains("`x` being a pointer"));
         assert!(what(".maxntid 256\n", "").contains("workgroup size is None"));
         assert!(what("\tret", "\t.local .b8 __local_depot0[8];").contains("local memory"));
+        assert!(what("\tgriddepcontrol.wait;\n", "").contains("does not wait"));
         let fewer = what(",\n\t.param .u32 axpy_f32_param_3", "");
         assert!(fewer.contains("number of arguments is 3"), "{fewer}");
     }

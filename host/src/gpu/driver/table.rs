@@ -60,6 +60,42 @@ handles! {
     GraphExecHandle;
 }
 
+/// `CUlaunchConfig`.
+#[repr(C)]
+pub(crate) struct ExtendedLaunch {
+    /// Workgroups per dimension.
+    pub(crate) grid: [c_uint; 3],
+    /// Threads per workgroup and dimension.
+    pub(crate) workgroup: [c_uint; 3],
+    /// Workgroup memory sized at launch.
+    pub(crate) lds_bytes: c_uint,
+    /// The stream.
+    pub(crate) stream: StreamHandle,
+    /// An array of attributes.
+    pub(crate) attributes: *const LaunchAttribute,
+    /// How many.
+    pub(crate) count: c_uint,
+}
+
+/// `CUlaunchAttribute`.
+#[repr(C)]
+pub(crate) struct LaunchAttribute {
+    id: c_int,
+    padding: c_int,
+    /// A union of 64 bytes; integers come first.
+    value: [c_int; 16],
+}
+
+impl LaunchAttribute {
+    /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`: the kernel may begin before the one
+    /// launched before it has ended.
+    pub(crate) const MAY_OVERLAP: LaunchAttribute = {
+        let mut value = [0; 16];
+        value[0] = 1;
+        LaunchAttribute { id: 6, padding: 0, value }
+    };
+}
+
 /// `cuGetErrorName` and `cuGetErrorString`.
 pub(super) type CudaText = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
 
@@ -295,6 +331,11 @@ own! {
         /// Sets a property of a kernel.
         function_set_attribute(function: FunctionHandle, attribute: c_int, value: c_int) -> c_int
             = "cuFuncSetAttribute";
+        /// A launch with attributes, newer than 12.0 of CUDA.
+        launch_kernel_ex(
+            config: *const ExtendedLaunch, function: FunctionHandle,
+            params: *mut *mut c_void, extra: *mut *mut c_void
+        ) -> c_int = "cuLaunchKernelEx";
         /// Copies between devices, named by context.
         memcpy_peer_async(
             dst: DevicePtr, dst_context: Context, src: DevicePtr, src_context: Context,
