@@ -38,7 +38,7 @@ pub use chip::{
     workgroup_id_z,
 };
 #[cfg(family = "nvptx")]
-pub use chip::{ldmatrix, workgroup_address};
+pub use chip::{ldmatrix, ldmatrix_at, workgroup_address};
 
 /// Sixteen bytes: eight bf16, four f32, or 32 MXFP4 elements. [`load_16`] and [`store_16`] move it.
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ use crate::arch::{
 };
 
 const _: argmax::Signature = argmax;
-const THREADS: u32 = argmax::threads(WAVE);
+const THREADS: u32 = argmax::threads(crate::tile::FAMILY);
 const WAVES: usize = (THREADS / WAVE) as usize;
 
 /// The best so far, and whether everything so far is finite.

@@ -16,7 +16,7 @@ const _: axpy_f32::Signature = axpy_f32;
 #[unsafe(no_mangle)]
 pub unsafe extern "gpu-kernel" fn axpy_f32(x: *const f32, y: *mut f32, a: f32, n: u32) {
     crate::arch::wait_for_earlier();
-    let i = workgroup_id_x() * axpy_f32::threads(crate::arch::WAVE) + thread_id();
+    let i = workgroup_id_x() * axpy_f32::threads(crate::tile::FAMILY) + thread_id();
     if i < n {
         // SAFETY: i < n.
         unsafe {

@@ -2,10 +2,10 @@
 
 use shared::kernels::rows::embed;
 
-use crate::arch::{WAVE, thread_id, unpack_bf16, workgroup_id_x};
+use crate::arch::{thread_id, unpack_bf16, workgroup_id_x};
 
 const _: embed::Signature = embed;
-const THREADS: u32 = embed::threads(WAVE);
+const THREADS: u32 = embed::threads(crate::tile::FAMILY);
 
 /// The kernel; shapes are in the table.
 ///

@@ -7,11 +7,11 @@ use shared::kernels::basics::{
 };
 
 use crate::arch::{
-    WAVE, atomic_add, load_16, thread_id, workgroup_barrier, workgroup_id_x, workgroup_memory,
+    atomic_add, load_16, thread_id, workgroup_barrier, workgroup_id_x, workgroup_memory,
 };
 
 const _: histogram_u8::Signature = histogram_u8;
-const THREADS: u32 = histogram_u8::threads(WAVE);
+const THREADS: u32 = histogram_u8::threads(crate::tile::FAMILY);
 
 /// The kernel; shapes are in the table.
 ///

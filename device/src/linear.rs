@@ -72,8 +72,9 @@ unsafe fn linear_skinny<F: Format>(w: *const u8, x: *const u8, steps: u32, outpu
     unsafe {
         let biases = output.biases(w_tile, lane);
         let tile = w.add(w_tile as usize * steps as usize * F::STEP_BYTES);
-        let acc = skinny::<F, 1, { AHEAD.0 }>(|_| tile, x, output.rows, steps);
-        output.store(acc, biases, w_tile, 0, lane);
+        if let Some(acc) = skinny::<F, 1, { AHEAD.0 }>(|_| tile, x, output.rows, steps) {
+            output.store(acc, biases, w_tile, 0, lane);
+        }
     }
 }
 

@@ -109,7 +109,7 @@ pub unsafe extern "gpu-kernel" fn moe_route(
 }
 
 /// Threads of a workgroup of the sort.
-const THREADS: u32 = moe_sort::threads(WAVE);
+const THREADS: u32 = moe_sort::threads(crate::tile::FAMILY);
 
 /// The kernel; shapes are in the table. Each workgroup places one expert's assignments, counting
 /// everybody's to know where they begin: reading the ids again is cheaper than a second launch.
@@ -259,7 +259,7 @@ pub unsafe extern "gpu-kernel" fn moe_gather(
         while step < end {
             let at = step as usize * BLOCK_BYTES;
             store_16(to.cast_mut().add(at), load_16(from.add(at)));
-            step += moe_gather::threads(WAVE) / 64;
+            step += moe_gather::threads(crate::tile::FAMILY) / 64;
         }
     }
 }
@@ -295,6 +295,6 @@ pub unsafe extern "gpu-kernel" fn moe_combine(
             }
             *out = sum;
         }
-        at += moe_combine::threads(WAVE);
+        at += moe_combine::threads(crate::tile::FAMILY);
     }
 }

@@ -169,23 +169,24 @@ unsafe fn gate_up_skinny<F: Format>(args: GateUp, slots: Slots) {
             slots.count,
             args.steps,
         );
-        let acc = add(acc, biases);
+        let acc = acc.map(|acc| add(acc, biases));
         // The wave of the ups hands them to that of their gates, before it.
         let memory: *mut f32 = arch::workgroup_memory();
         let pair = memory.add(wave as usize / 2 * ACC * arch::WAVE as usize + lane as usize);
         arch::workgroup_barrier(); // nobody reads the operands that were there
-        if wave % 2 == 1 {
+        if let (1, Some(up)) = (wave % 2, acc) {
             for i in 0..ACC {
-                *pair.add(i * arch::WAVE as usize) = acc[i];
+                *pair.add(i * arch::WAVE as usize) = up[i];
             }
         }
         arch::workgroup_barrier(); // the ups are there
-        if wave % 2 == 0 && w0 + wave < last {
+        let w_tile = w0 + wave;
+        if let (0, Some(gate), true) = (wave % 2, acc, w_tile < last) {
             let mut up = arch::ZERO;
             for i in 0..ACC {
                 up[i] = *pair.add(i * arch::WAVE as usize);
             }
-            args.store(&slots, acc, up, (w0 + wave) / 2, 0, lane);
+            args.store(&slots, gate, up, w_tile / 2, 0, lane);
         }
     }
 }
@@ -284,7 +285,7 @@ unsafe fn down_skinny<F: Format>(args: Down, slots: Slots) {
             slots.count,
             args.steps,
         );
-        if w_tile <= last {
+        if let (Some(acc), true) = (acc, w_tile <= last) {
             args.store(&slots, add(acc, biases), w_tile, 0, lane);
         }
     }

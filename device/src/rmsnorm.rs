@@ -14,7 +14,7 @@ use crate::arch::{
 };
 
 const _: rmsnorm_f32_bf16::Signature = rmsnorm_f32_bf16;
-const THREADS: u32 = rmsnorm_f32_bf16::threads(WAVE);
+const THREADS: u32 = rmsnorm_f32_bf16::threads(crate::tile::FAMILY);
 
 /// The kernel; shapes are in the table.
 ///
@@ -57,7 +57,7 @@ pub unsafe extern "gpu-kernel" fn rmsnorm_f32_bf16(
 }
 
 const _: rmsnorm_tiled::Signature = rmsnorm_tiled;
-const TILED_THREADS: u32 = rmsnorm_tiled::threads(WAVE);
+const TILED_THREADS: u32 = rmsnorm_tiled::threads(crate::tile::FAMILY);
 
 /// The kernel; shapes are in the table. Thread `t` takes chunks `t, t + threads, ...` of eight
 /// elements, squares added in order; otherwise as [`rmsnorm_f32_bf16`].

@@ -17,7 +17,7 @@ use crate::arch::{
 use crate::argmax::Best;
 
 const _: sample::Signature = sample;
-const THREADS: u32 = sample::threads(WAVE);
+const THREADS: u32 = sample::threads(crate::tile::FAMILY);
 const WAVES: u32 = THREADS / WAVE;
 
 /// `x` of lane `from`. Collective.

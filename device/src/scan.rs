@@ -8,7 +8,7 @@ use shared::kernels::basics::exclusive_scan_u32;
 use crate::arch::{WAVE, lane, shuffle, thread_id, wave_id, workgroup_barrier, workgroup_memory};
 
 const _: exclusive_scan_u32::Signature = exclusive_scan_u32;
-const THREADS: u32 = exclusive_scan_u32::threads(WAVE);
+const THREADS: u32 = exclusive_scan_u32::threads(crate::tile::FAMILY);
 
 /// The kernel; shapes are in the table.
 ///

@@ -11,7 +11,7 @@ use crate::arch::{
 };
 
 const _: softmax_f32::Signature = softmax_f32;
-const THREADS: u32 = softmax_f32::threads(WAVE);
+const THREADS: u32 = softmax_f32::threads(crate::tile::FAMILY);
 const WAVES: u32 = THREADS / WAVE;
 
 /// The kernel; shapes are in the table.

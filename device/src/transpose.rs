@@ -7,13 +7,11 @@
 
 use shared::kernels::basics::{TRANSPOSE_TILE as TILE, transpose_f32};
 
-use crate::arch::{
-    WAVE, thread_id, workgroup_barrier, workgroup_id_x, workgroup_id_y, workgroup_memory,
-};
+use crate::arch::{thread_id, workgroup_barrier, workgroup_id_x, workgroup_id_y, workgroup_memory};
 
 const _: transpose_f32::Signature = transpose_f32;
 /// Rows of the tile all threads move at once.
-const ROWS: u32 = transpose_f32::threads(WAVE) / TILE;
+const ROWS: u32 = transpose_f32::threads(crate::tile::FAMILY) / TILE;
 const STRIDE: u32 = TILE + 1;
 
 /// The kernel; shapes are in the table.

@@ -62,6 +62,19 @@ pub enum Family {
 }
 
 impl Family {
+    /// Every family.
+    pub const ALL: [Family; 4] = [Family::Gfx9, Family::Gfx11, Family::Gfx12, Family::Nvptx];
+
+    /// The name in cfgs and of the module in `device/src/arch/`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::Gfx9 => "gfx9",
+            Family::Gfx11 => "gfx11",
+            Family::Gfx12 => "gfx12",
+            Family::Nvptx => "nvptx",
+        }
+    }
+
     /// The family of a chip by its name (`gfx1151`, `sm_90`); `None` for one nobody listed.
     pub const fn of_chip(name: &str) -> Option<Self> {
         match name.as_bytes() {

@@ -38,6 +38,7 @@ pub const FINGERPRINT_SYMBOL: &str = "KERNEL_TABLE";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::Family;
 
     #[test]
     fn names_are_unique() {
@@ -48,8 +49,8 @@ mod tests {
 
     #[test]
     fn workgroups_are_whole_waves_that_fit() {
-        for (kernel, wave) in all().flat_map(|k| [(k, 32), (k, 64)]) {
-            let threads = (kernel.threads)(wave);
+        for (kernel, family) in all().flat_map(|k| Family::ALL.map(|family| (k, family))) {
+            let (threads, wave) = ((kernel.threads)(family), family.wave());
             assert!(threads.is_multiple_of(wave), "{}: {threads} threads", kernel.name);
             assert!((wave..=1024).contains(&threads), "{}: {threads} threads", kernel.name);
         }

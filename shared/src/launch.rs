@@ -156,9 +156,9 @@ pub struct Kernel {
     pub name: &'static str,
     /// The arguments in order.
     pub args: &'static [Arg],
-    /// Threads in a workgroup, given the lanes of a wave. A launch uses exactly this many, and
-    /// the compiler divides the registers by it.
-    pub threads: fn(wave: u32) -> u32,
+    /// Threads in a workgroup on chips of a family. A launch uses exactly this many, and the
+    /// compiler divides the registers by it.
+    pub threads: fn(Family) -> u32,
 }
 
 impl Kernel {
@@ -198,9 +198,9 @@ pub const fn layout<const N: usize>(args: [(&'static str, Type); N]) -> [Arg; N]
 /// Where [`fingerprint`] starts.
 pub const FINGERPRINT_START: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// Adds a kernel to a hash of the table: its name, its arguments, and its threads for waves of 32
-/// and 64 lanes. FNV-1a.
-pub const fn fingerprint(hash: u64, kernel: &Kernel, threads: [u32; 2]) -> u64 {
+/// Adds a kernel to a hash of the table: its name, its arguments, and its threads on each
+/// family. FNV-1a.
+pub const fn fingerprint(hash: u64, kernel: &Kernel, threads: [u32; 4]) -> u64 {
     let mut hash = add_bytes(hash, kernel.name.as_bytes());
     let mut i = 0;
     while i < kernel.args.len() {
@@ -245,13 +245,13 @@ const fn add_bytes(mut hash: u64, bytes: &[u8]) -> u64 {
 ///             a: f32,
 ///             n: u32,
 ///         ) {
-///             threads(wave) = 8 * wave;
+///             threads(family) = 8 * family.wave();
 ///             lds(args, family) = 4 * family.wave();
 ///         }
 ///     }
 /// }
 /// assert_eq!(family::TABLE[0].args[3].offset, 20);
-/// assert_eq!(family::scale::threads(32), 256);
+/// assert_eq!(family::scale::threads(shared::block::Family::Gfx11), 256);
 /// ```
 ///
 /// For each kernel this makes a module of its name with `KERNEL`, `threads`, the host's `Args`,
@@ -275,7 +275,15 @@ macro_rules! kernels {
             $(let hash = $crate::launch::fingerprint(
                 hash,
                 &$name::KERNEL,
-                [$name::threads(32), $name::threads(64)],
+                {
+                    use $crate::block::Family;
+                    [
+                        $name::threads(Family::Gfx9),
+                        $name::threads(Family::Gfx11),
+                        $name::threads(Family::Gfx12),
+                        $name::threads(Family::Nvptx),
+                    ]
+                },
             );)*
             hash
         };
@@ -295,9 +303,9 @@ macro_rules! kernels {
                     threads,
                 };
 
-                /// Threads in a workgroup, given the lanes of a wave.
+                /// Threads in a workgroup on chips of a family.
                 #[allow(unused_variables)]
-                pub const fn threads($tw: u32) -> u32 {
+                pub const fn threads($tw: $crate::block::Family) -> u32 {
                     $threads
                 }
 
@@ -346,12 +354,12 @@ mod tests {
         kernels! {
             /// Every alignment in turn.
             mixed(a: u8, b: *const u16, c: f32, d: u16, e: u64, f: *mut i32, g: u32) {
-                threads(wave) = 2 * wave;
+                threads(family) = 2 * family.wave();
                 lds(args, family) = args.g * family.wave();
             }
             /// No arguments.
             empty() {
-                threads(wave) = 1;
+                threads(family) = 1;
                 lds(args, family) = 0;
             }
         }
@@ -388,17 +396,17 @@ mod tests {
         assert_eq!(out[24..40], [5u64.to_le_bytes(), [0; 8]].concat_array());
         assert_eq!(out[40..44], 7u32.to_le_bytes());
         assert_eq!(args.lds_bytes(Family::Gfx11), 224);
-        assert_eq!((mixed::KERNEL.threads)(64), 128);
+        assert_eq!((mixed::KERNEL.threads)(Family::Gfx9), 128);
     }
 
     #[test]
     fn the_fingerprint_sees_names_types_and_threads() {
         let print = |kernel: &Kernel, threads| fingerprint(FINGERPRINT_START, kernel, threads);
-        let one = print(&mixed::KERNEL, [64, 128]);
-        assert_eq!(one, print(&mixed::KERNEL, [64, 128]));
-        assert_ne!(one, print(&mixed::KERNEL, [128, 64]));
-        assert_ne!(one, print(&Kernel { name: "mixes", ..mixed::KERNEL }, [64, 128]));
-        let with = |args| print(&Kernel { args, ..mixed::KERNEL }, [64, 128]);
+        let one = print(&mixed::KERNEL, [128, 64, 64, 64]);
+        assert_eq!(one, print(&mixed::KERNEL, [128, 64, 64, 64]));
+        assert_ne!(one, print(&mixed::KERNEL, [64, 128, 64, 64]));
+        assert_ne!(one, print(&Kernel { name: "mixes", ..mixed::KERNEL }, [128, 64, 64, 64]));
+        let with = |args| print(&Kernel { args, ..mixed::KERNEL }, [128, 64, 64, 64]);
         const INTEGER: &[Arg] = &layout([("a", Type::Value(Element::U32))]);
         const FLOAT: &[Arg] = &layout([("a", Type::Value(Element::F32))]);
         assert_ne!(with(INTEGER), with(FLOAT));

@@ -45,7 +45,7 @@ pub fn rmsnorm(x: &[f32], weight: &[u16]) -> Vec<f32> {
 
 #[test]
 fn rmsnorm_matches_the_oracle() {
-    let threads = rmsnorm_f32_bf16::threads(kernels().wave()) as usize;
+    let threads = rmsnorm_f32_bf16::threads(kernels().family()) as usize;
     let cases = LENGTHS.iter().flat_map(|&(case, n)| [1, 5].map(|rows| (case, n, rows, 1.0)));
     let scales = [("tiny_values", 64, 2, 1e-20), ("huge_values", 64, 2, 1e15)];
     for (case, n, rows, scale) in cases.chain(scales) {
@@ -75,7 +75,7 @@ pub fn softmax(x: &[f32], n: usize) -> Vec<f32> {
 
 #[test]
 fn softmax_matches_the_oracle() {
-    let threads = softmax_f32::threads(kernels().wave()) as usize;
+    let threads = softmax_f32::threads(kernels().family()) as usize;
     let wide = [("underflowing", 300, 3, 200.0), ("equal", 300, 1, 0.0)];
     let cases = LENGTHS.iter().flat_map(|&(case, n)| [1, 4].map(|rows| (case, n, rows, 8.0)));
     for (case, n, rows, scale) in cases.chain(wide) {

@@ -40,6 +40,12 @@ impl Barrier {
         Self(workgroup_address(at))
     }
 
+    /// The barrier `index` places further: they are eight bytes apart.
+    #[inline(always)]
+    pub fn nth(self, index: u32) -> Self {
+        Self(self.0 + 8 * index)
+    }
+
     /// Makes a barrier whose phases take `arrivals`. It exists for the copy engine after a
     /// [`barriers_made`], for the others of the workgroup after a [`super::workgroup_barrier`] then.
     #[inline(always)]
@@ -96,9 +102,20 @@ impl Barrier {
     #[inline(always)]
     pub unsafe fn copy(self, to: *mut u8, from: *const u8, bytes: u32) {
         // SAFETY: the caller's promise.
+        unsafe { self.copy_to(workgroup_address(to), from, bytes) };
+    }
+
+    /// [`Self::copy`] to a workgroup address.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::copy`].
+    #[inline(always)]
+    pub unsafe fn copy_to(self, to: u32, from: *const u8, bytes: u32) {
+        // SAFETY: the caller's promise.
         unsafe {
             asm!("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes",
-                "[{}], [{}], {}, [{}];", in(reg32) workgroup_address(to),
+                "[{}], [{}], {}, [{}];", in(reg32) to,
                 in(reg64) global_address(from), in(reg32) bytes, in(reg32) self.0,
                 options(nostack));
         }

@@ -318,12 +318,23 @@ pub unsafe fn load_b_lds(tile: *const u16, stride: u32) -> AbFrag {
 /// `row` is a 16-byte aligned address of eight elements of workgroup memory.
 #[inline(always)]
 pub unsafe fn ldmatrix(row: *const u16) -> [u32; 4] {
+    // SAFETY: the caller's promise.
+    unsafe { ldmatrix_at(workgroup_address(row)) }
+}
+
+/// [`ldmatrix`] by workgroup address.
+///
+/// # Safety
+///
+/// As [`ldmatrix`].
+#[inline(always)]
+pub unsafe fn ldmatrix_at(row: u32) -> [u32; 4] {
     let (a, b, c, d);
     // SAFETY: the caller's promise.
     unsafe {
         asm!("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{{}, {}, {}, {}}}, [{}];",
-            out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d,
-            in(reg32) workgroup_address(row), options(nostack));
+            out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in(reg32) row,
+            options(nostack));
     }
     [a, b, c, d]
 }

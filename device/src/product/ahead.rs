@@ -9,8 +9,8 @@ use crate::tile::{Acc, Operand};
 use crate::weights::Format;
 
 /// The product of each wave's row tile of W, of which the workgroup has one per wave, `W` of them,
-/// with up to 16 rows of X. Loads run `DEPTH` steps ahead of their use. Collective over the
-/// workgroup.
+/// with up to 16 rows of X. Loads run `DEPTH` steps ahead of their use. Every wave has a result.
+/// Collective over the workgroup.
 ///
 /// # Safety
 ///
@@ -23,13 +23,13 @@ pub unsafe fn skinny<F: Format, const W: usize, const DEPTH: usize>(
     x: *const u8,
     x_rows: u32,
     steps: u32,
-) -> Acc {
+) -> Option<Acc> {
     let lane = arch::lane();
     // SAFETY: the caller's promise; rows past the last repeat it.
     unsafe {
         let x = lane_rows(lane, |row| tiled_row(x, row.min(x_rows - 1), steps));
         let [[acc]] = ahead::<F, 1, 1, DEPTH>([w(arch::wave_id())], [x], steps, lane);
-        acc
+        Some(acc)
     }
 }
 

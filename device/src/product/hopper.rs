@@ -37,7 +37,7 @@ const PRODUCTS: usize = STEPS * 2;
 
 const _: () = {
     assert!(SIDE == tile_rows(FAMILY) as usize);
-    assert!(tile_threads(arch::WAVE) as usize == 2 * SIDE);
+    assert!(tile_threads(FAMILY) as usize == 2 * SIDE);
 };
 
 /// The product of the workgroup's eight row tiles of W with its rows of X. `each` gets the wave's

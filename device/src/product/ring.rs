@@ -18,9 +18,11 @@ use crate::weights::Format;
 /// over them as they are, and their operands in memory.
 const HALF: usize = 4;
 const _: () = assert!(2 * HALF == RING_STEPS);
+const STEPS: u32 = RING_STEPS as u32;
 
 /// The product of each wave's row tile of W, of which the workgroup has one per wave, `W` of them,
-/// with up to 16 rows of X, through a ring of `STAGES`. Collective over the workgroup.
+/// with up to 16 rows of X, through a ring of `STAGES`; `None` for the one wave more that fills it.
+/// Collective over the workgroup.
 ///
 /// # Safety
 ///
@@ -33,11 +35,11 @@ pub unsafe fn skinny<F: Format, const W: usize, const STAGES: usize>(
     x: *const u8,
     _x_rows: u32,
     steps: u32,
-) -> Acc {
-    let wave = arch::wave_id() as usize;
+) -> Option<Acc> {
+    let tiles = [arch::wave_id(), 0];
     // SAFETY: the caller's promise.
-    let [acc] = unsafe { Ring::<W, 1, W, STAGES>::product::<F, 1>(w, x, 1, steps, [wave, 0]) };
-    acc
+    let acc = unsafe { Ring::<W, 1, W, STAGES>::product::<F, 1>(w, x, 1, steps, tiles) };
+    acc.map(|[acc]| acc)
 }
 
 /// The products of the workgroup's row tiles of W with up to 64 rows of X. `each` gets the wave's
@@ -54,51 +56,26 @@ pub unsafe fn skinny64<F: Format, const STAGES: usize>(
     steps: u32,
     mut each: impl FnMut(u32, u32, Acc),
 ) {
-    const W: usize = super::SKINNY64_TILES;
+    const W: u32 = super::SKINNY64_TILES as u32;
     const WAVES: usize = SKINNY64_WAVES as usize;
-    const XT: usize = 4 * W / WAVES;
-    let wave = arch::wave_id() as usize;
-    let (w_tile, x_tile) = (wave % W, wave / W * XT);
+    const XT: usize = 4 * W as usize / WAVES;
+    let (w_tile, x_tile) = (arch::wave_id() % W, arch::wave_id() / W * XT as u32);
     let x_tiles = x_rows.div_ceil(ROWS as u32);
     // SAFETY: the caller's promise.
     let acc = unsafe {
-        Ring::<W, 4, WAVES, STAGES>::product::<F, XT>(w, x, x_tiles, steps, [w_tile, x_tile])
+        let tiles = [w_tile, x_tile];
+        Ring::<{ W as usize }, 4, WAVES, STAGES>::product::<F, XT>(w, x, x_tiles, steps, tiles)
     };
-    for tile in 0..XT {
-        each(w_tile as u32, (x_tile + tile) as u32, acc[tile]);
-    }
-}
-
-/// A workgroup of `WAVES` and its ring: `STAGES` of `W` row tiles of W and `X` of X.
-struct Ring<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>;
-
-/// A row tile of W or X that a wave asks for.
-#[derive(Clone, Copy)]
-struct Stream {
-    from: *const u8,
-    /// Where its part of a stage begins.
-    to: u32,
-    /// 0: there is no such tile.
-    step_bytes: u32,
-}
-
-impl Stream {
-    /// Asks for `count` steps of stage `stage`, into the stage at `ring`.
-    ///
-    /// # Safety
-    ///
-    /// The tile has them, and nobody uses that part of the ring before `full` completes.
-    #[inline(always)]
-    unsafe fn copy(self, stage: u32, count: u32, ring: *mut u8, full: Barrier) {
-        if self.step_bytes != 0 {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let from = self.from.add((stage * RING_STEPS as u32 * self.step_bytes) as usize);
-                full.copy(ring.add(self.to as usize), from, count * self.step_bytes);
-            }
+    if let Some(acc) = acc {
+        for tile in 0..XT {
+            each(w_tile, x_tile + tile as u32, acc[tile]);
         }
     }
 }
+
+/// A workgroup of `WAVES` that multiply and one that fills their ring: `STAGES` of `W` row tiles of W
+/// and `X` of X.
+struct Ring<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>;
 
 /// Operands of half a stage.
 struct Taken<F: Format, const XT: usize> {
@@ -131,7 +108,8 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
     Ring<W, X, WAVES, STAGES>
 {
     /// The products of the wave's tile `w_tile` of W with its `XT` tiles of X from `x_first` on, of
-    /// which `x_tiles` exist. Collective over the workgroup.
+    /// which `x_tiles` exist; `None` for the last wave, which fills the ring. Collective over the
+    /// workgroup.
     ///
     /// # Safety
     ///
@@ -142,122 +120,161 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
         x: *const u8,
         x_tiles: u32,
         steps: u32,
-        [w_tile, x_first]: [usize; 2],
-    ) -> [Acc; XT] {
-        const { assert!(W + X <= 2 * WAVES && STAGES.is_power_of_two()) };
-        const STEPS: u32 = RING_STEPS as u32;
-        let wave = if WAVES == 1 { 0 } else { arch::wave_id() };
-        let lane = arch::lane();
-        let stages = steps.div_ceil(STEPS);
-        let stage_bytes = ring_stage_bytes(W, X, F::STEP_BYTES) as u32;
-        let w_bytes = W * RING_STEPS * F::STEP_BYTES;
+        [w_tile, x_first]: [u32; 2],
+    ) -> Option<[Acc; XT]> {
         let memory: *mut u8 = arch::workgroup_memory();
-        // SAFETY: one of the ring's stages; behind them two barriers for each.
-        let ring =
-            |stage: u32| unsafe { memory.add((stage % STAGES as u32 * stage_bytes) as usize) };
-        let barrier = |stage: u32, i: u32| {
-            let at = STAGES as u32 * stage_bytes + (stage % STAGES as u32 * 2 + i) * 8;
-            // SAFETY: as above.
-            unsafe { Barrier::at(memory.add(at as usize)) }
-        };
-        let full = |stage: u32| barrier(stage, 0);
-        let empty = |stage: u32| barrier(stage, 1);
         if arch::thread_id() == 0 {
             for stage in 0..STAGES as u32 {
-                full(stage).init(WAVES as u32);
-                empty(stage).init(WAVES as u32);
+                Self::full::<F>(memory, stage).init(1);
+                Self::empty::<F>(memory, stage).init(WAVES as u32);
             }
             barriers_made();
         }
         workgroup_barrier(); // nobody uses a barrier before it exists
+        // SAFETY: the caller's promise.
+        unsafe {
+            if arch::wave_id() < WAVES as u32 {
+                return Some(Self::multiply::<F, XT>(memory, steps, w_tile, x_first));
+            }
+            if arch::lane() == 0 {
+                Self::fill::<F>(memory, w, x, x_tiles, steps);
+            }
+        }
+        None
+    }
 
-        // Streams are the tiles of W, then of X; each wave asks for two of them at most.
-        let stream = |i: u32| {
-            if i < W as u32 {
-                let step_bytes = F::STEP_BYTES as u32;
-                return Stream { from: w(i), to: i * STEPS * step_bytes, step_bytes };
-            }
-            let tile = i - W as u32;
-            let step_bytes = if tile < x_tiles { BLOCK_BYTES as u32 } else { 0 };
-            Stream {
-                // Not used past the last tile.
-                from: x.wrapping_add(tile as usize * row_tile_bytes(steps)),
-                to: w_bytes as u32 + tile * STEPS * BLOCK_BYTES as u32,
-                step_bytes,
-            }
-        };
-        let streams = [stream(wave), stream(wave + WAVES as u32)];
-        // Tiles of W only, of X only, or both.
-        let copy = |stage: u32, w: bool, x: bool| {
-            let count = (steps - stage * STEPS).min(STEPS);
-            for (i, stream) in [(wave, streams[0]), (wave + WAVES as u32, streams[1])] {
-                if if i < W as u32 { w } else { x } {
-                    // SAFETY: steps of the stage; every wave has taken what was there.
-                    unsafe { stream.copy(stage, count, ring(stage), full(stage)) };
-                }
-            }
-        };
+    const fn stage_bytes<F: Format>() -> u32 {
+        ring_stage_bytes(W, X, F::STEP_BYTES) as u32
+    }
+
+    /// Where the tiles of X begin in a stage.
+    const fn x_at<F: Format>() -> u32 {
+        (W * RING_STEPS * F::STEP_BYTES) as u32
+    }
+
+    /// Completes when stage `stage` is there.
+    #[inline(always)]
+    fn full<F: Format>(memory: *mut u8, stage: u32) -> Barrier {
+        let barriers = STAGES * Self::stage_bytes::<F>() as usize;
+        // SAFETY: two barriers for each stage lie behind the ring.
+        unsafe { Barrier::at(memory.wrapping_add(barriers)) }.nth(stage % STAGES as u32)
+    }
+
+    /// Completes when every wave has taken stage `stage`.
+    #[inline(always)]
+    fn empty<F: Format>(memory: *mut u8, stage: u32) -> Barrier {
+        Self::full::<F>(memory, stage).nth(STAGES as u32)
+    }
+
+    /// Asks for stage after stage, each as soon as its place is free. For one lane.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::product`].
+    #[inline(always)]
+    unsafe fn fill<F: Format>(
+        memory: *mut u8,
+        w: impl Fn(u32) -> *const u8,
+        x: *const u8,
+        x_tiles: u32,
+        steps: u32,
+    ) {
+        let w: [*const u8; W] = core::array::from_fn(|i| w(i as u32));
+        let ring = arch::workgroup_address(memory);
+        let count = |stage: u32| (steps - stage * STEPS).min(STEPS);
+        let at = |stage: u32| ring + stage % STAGES as u32 * Self::stage_bytes::<F>();
         let expect = |stage: u32| {
-            let count = (steps - stage * STEPS).min(STEPS);
-            full(stage).expect(count * (streams[0].step_bytes + streams[1].step_bytes));
+            let step_bytes = W as u32 * F::STEP_BYTES as u32 + x_tiles * BLOCK_BYTES as u32;
+            Self::full::<F>(memory, stage).expect(count(stage) * step_bytes);
         };
-        let refill = |stage: u32| {
-            if lane == 0 && stage < stages {
-                if WAVES > 1 {
-                    empty(stage).wait(stage / STAGES as u32 - 1);
-                }
-                expect(stage);
-                copy(stage, true, true);
+        // SAFETY: steps of the stage, into its part of the ring, whose content every wave has taken.
+        let copy_w = |stage: u32| unsafe {
+            let bytes = F::STEP_BYTES as u32;
+            for i in 0..W {
+                let from = w[i].add((stage * STEPS * bytes) as usize);
+                let to = at(stage) + i as u32 * STEPS * bytes;
+                Self::full::<F>(memory, stage).copy_to(to, from, count(stage) * bytes);
             }
         };
+        // SAFETY: as above.
+        let copy_x = |stage: u32| unsafe {
+            let bytes = BLOCK_BYTES as u32;
+            for i in 0..X as u32 {
+                if i < x_tiles {
+                    let tile = x.add(i as usize * row_tile_bytes(steps));
+                    let from = tile.add((stage * STEPS * bytes) as usize);
+                    let to = at(stage) + Self::x_at::<F>() + i * STEPS * bytes;
+                    Self::full::<F>(memory, stage).copy_to(to, from, count(stage) * bytes);
+                }
+            }
+        };
+        let stages = steps.div_ceil(STEPS);
+        let ahead = stages.min(STAGES as u32);
+        for stage in 0..ahead {
+            expect(stage);
+            copy_w(stage);
+        }
+        // Weights are nobody's output; X is that of an earlier launch.
+        arch::wait_for_earlier();
+        for stage in 0..ahead {
+            copy_x(stage);
+        }
+        for stage in ahead..stages {
+            Self::empty::<F>(memory, stage).wait(stage / STAGES as u32 - 1);
+            expect(stage);
+            copy_w(stage);
+            copy_x(stage);
+        }
+    }
+
+    /// Takes stage after stage and multiplies, half a stage behind. Collective over the wave.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::product`], while [`Self::fill`] fills the ring.
+    #[inline(always)]
+    unsafe fn multiply<F: Format, const XT: usize>(
+        memory: *mut u8,
+        steps: u32,
+        w_tile: u32,
+        x_first: u32,
+    ) -> [Acc; XT] {
+        let lane = arch::lane();
+        let w_from = memory.wrapping_add((w_tile * STEPS) as usize * F::STEP_BYTES);
+        let x_from = arch::workgroup_address(memory)
+            + Self::x_at::<F>()
+            + x_first * STEPS * BLOCK_BYTES as u32;
         let take = |stage: u32, half: usize| {
+            let ring = stage % STAGES as u32 * Self::stage_bytes::<F>();
             // SAFETY: blocks of this stage.
             unsafe {
-                let from = ring(stage);
-                let w_from = from.add((w_tile * RING_STEPS + half * HALF) * F::STEP_BYTES);
-                let x_from = from.add(w_bytes + (x_first * RING_STEPS + half * HALF) * BLOCK_BYTES);
+                let w_from = w_from.add(ring as usize + half * HALF * F::STEP_BYTES);
+                let x_from = x_from + ring + (half * HALF * BLOCK_BYTES) as u32;
                 let w = |step: usize| F::load(w_from.add(step * F::STEP_BYTES), lane);
                 let x = |step: usize| -> [Operand; XT] {
                     core::array::from_fn(|tile| {
                         let block = (tile * RING_STEPS + step) * BLOCK_BYTES;
-                        Operand::load_x(x_from.add(block), lane)
+                        Operand::load_x(x_from + block as u32, lane)
                     })
                 };
                 Taken::<F, XT> { w: [w(0), w(1), w(2), w(3)], x: [x(0), x(1), x(2), x(3)] }
             }
         };
-
-        let ahead = stages.min(STAGES as u32);
-        if lane == 0 {
-            for stage in 0..ahead {
-                expect(stage);
-                copy(stage, true, false);
-            }
-        }
-        // Weights are nobody's output; X is that of an earlier launch.
-        arch::wait_for_earlier();
-        if lane == 0 {
-            for stage in 0..ahead {
-                copy(stage, false, true);
-            }
-        }
+        let stages = steps.div_ceil(STEPS);
         let mut acc = [[arch::ZERO; XT]];
-        full(0).wait(0);
+        Self::full::<F>(memory, 0).wait(0);
         let mut first = take(0, 0);
         let whole = steps / STEPS;
         for stage in 0..whole {
             let second = take(stage, 1);
             first.add(&mut acc);
             wave_barrier(); // all lanes have taken theirs
-            if lane == 0 && WAVES > 1 {
-                empty(stage).arrive();
-            }
-            if stage > 0 {
-                refill(stage - 1 + STAGES as u32);
+            if lane == 0 {
+                Self::empty::<F>(memory, stage).arrive();
             }
             // The last stage is taken again: there is no other, and nothing to wait for.
             let next = (stage + 1).min(stages - 1);
-            full(next).wait(next / STAGES as u32);
+            Self::full::<F>(memory, next).wait(next / STAGES as u32);
             first = take(next, 0);
             second.add(&mut acc);
         }

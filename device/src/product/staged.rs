@@ -17,7 +17,7 @@ const WT: usize = 2;
 const XT: usize = 2;
 const W_TILES: usize = WAVES.0 * WT;
 const X_TILES: usize = WAVES.1 * XT;
-const THREADS: usize = tile_threads(arch::WAVE) as usize;
+const THREADS: usize = tile_threads(FAMILY) as usize;
 
 const _: () = {
     assert!(W_TILES * ROWS == TILE_OUTPUTS as usize);

@@ -109,25 +109,25 @@ impl Operand {
 }
 
 impl Operand {
-    /// This lane's part of a block of X in workgroup memory, in the documented order of k.
-    /// Collective.
+    /// This lane's part of the block of X at workgroup address `block`, in the documented order of
+    /// k. Collective.
     ///
     /// # Safety
     ///
-    /// `block` is a readable 16-byte aligned block.
+    /// A readable 16-byte aligned block.
     #[inline(always)]
-    pub unsafe fn load_x(block: *const u8, lane: u32) -> Self {
+    pub unsafe fn load_x(block: u32, lane: u32) -> Self {
         // Rows 0 to 7 and 8 to 15 of one column of chunks, then of the next: the registers of A.
-        let at = lane as usize * 16;
+        let at = block + lane * 16;
         Self([0, 1].map(|half| {
-            let chunks = half * 2 * CHUNK_STRIDE_BYTES + at;
             // SAFETY: chunks of this block.
-            let [a, b, c, d] = unsafe { arch::ldmatrix(block.add(chunks).cast()) };
+            let [a, b, c, d] =
+                unsafe { arch::ldmatrix_at(at + half * 2 * CHUNK_STRIDE_BYTES as u32) };
             [Vec8([a, c]), Vec8([b, d])]
         }))
     }
 
-    /// [`Self::load_x`] of a block of W.
+    /// This lane's part of a block of W in workgroup memory, likewise.
     ///
     /// # Safety
     ///

@@ -111,7 +111,7 @@ impl Kernels {
         };
         args.put(packed);
         check_pointers(A::KERNEL, packed, optional)?;
-        let threads = (A::KERNEL.threads)(self.wave());
+        let threads = (A::KERNEL.threads)(self.family);
         let config = LaunchConfig {
             grid,
             workgroup: [threads, 1, 1],

@@ -88,7 +88,7 @@ macro_rules! attention {
                 /// applied to scores, in units of log2; positive
                 scale: f32,
             ) {
-                threads(wave) = wave;
+                threads(family) = family.wave();
                 lds(args, family) = split_lds(family, $dim);
             }
             /// Merges the splits of query rows `0..grid` and the sink. Grid
@@ -109,7 +109,7 @@ macro_rules! attention {
                 /// 0: no window
                 window: u32,
             ) {
-                threads(wave) = wave;
+                threads(family) = family.wave();
                 lds(args, family) = 0;
             }
             /// All keys of one tile of up to 192 query rows. Grid `(kv_heads, tiles)`.
@@ -135,7 +135,7 @@ macro_rules! attention {
                 /// applied to scores, in units of log2; positive
                 scale: f32,
             ) {
-                threads(wave) = WHOLE_WAVES * wave;
+                threads(family) = WHOLE_WAVES * family.wave();
                 lds(args, family) = whole_lds(family, $dim);
             }
         )*}

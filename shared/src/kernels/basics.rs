@@ -22,7 +22,7 @@ crate::kernels! {
         a: f32,
         n: u32,
     ) {
-        threads(wave) = 256;
+        threads(family) = 256;
         lds(args, family) = 0;
     }
 
@@ -37,8 +37,8 @@ crate::kernels! {
         n: u32,
         eps: f32,
     ) {
-        threads(wave) = 256;
-        lds(args, family) = threads(family.wave()) / family.wave() * 4;
+        threads(family) = 256;
+        lds(args, family) = threads(family) / family.wave() * 4;
     }
 
     /// `y[r] = softmax(x[r])`. Grid `rows`.
@@ -49,8 +49,8 @@ crate::kernels! {
         y: *mut f32,
         n: u32,
     ) {
-        threads(wave) = 256;
-        lds(args, family) = threads(family.wave()) / family.wave() * 4;
+        threads(family) = 256;
+        lds(args, family) = threads(family) / family.wave() * 4;
     }
 
     /// `y[c, r] = x[r, c]`. Grid `(ceil(cols / tile), ceil(rows / tile))`.
@@ -62,7 +62,7 @@ crate::kernels! {
         rows: u32,
         cols: u32,
     ) {
-        threads(wave) = 256;
+        threads(family) = 256;
         lds(args, family) = TRANSPOSE_TILE * (TRANSPOSE_TILE + 1) * 4;
     }
 
@@ -74,8 +74,8 @@ crate::kernels! {
         y: *mut u32,
         n: u32,
     ) {
-        threads(wave) = 256;
-        lds(args, family) = threads(family.wave()) / family.wave() * 4;
+        threads(family) = 256;
+        lds(args, family) = threads(family) / family.wave() * 4;
     }
 
     /// `counts[b] +=` how many `x[i]` equal `b`. Grid `ceil(n / (threads * bytes per thread))`.
@@ -86,7 +86,7 @@ crate::kernels! {
         counts: *mut u32,
         n: u32,
     ) {
-        threads(wave) = 256;
+        threads(family) = 256;
         lds(args, family) = HISTOGRAM_BINS * 4;
     }
 
@@ -100,7 +100,7 @@ crate::kernels! {
         /// `[tiles, 2, MMA_TILE, MMA_TILE]` as m, n
         c: *mut f32,
     ) {
-        threads(wave) = wave;
+        threads(family) = family.wave();
         lds(args, family) = 2 * MMA_TILE * MMA_LDS_STRIDE * 2;
     }
 
@@ -114,7 +114,7 @@ crate::kernels! {
         /// `[tiles, WAVE, C_PER_LANE]`, added to
         c: *mut f32,
     ) {
-        threads(wave) = wave;
+        threads(family) = family.wave();
         lds(args, family) = 0;
     }
 }

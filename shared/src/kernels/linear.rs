@@ -29,6 +29,14 @@ pub const fn ring_stage_bytes(w: usize, x: usize, step_bytes: usize) -> usize {
     RING_STEPS * (w * step_bytes + x * BLOCK_BYTES)
 }
 
+/// Waves of a workgroup of which `waves` multiply: on Hopper one more fills the ring.
+pub const fn ring_waves(family: Family, waves: u32) -> u32 {
+    match family {
+        Family::Nvptx => waves + 1,
+        _ => waves,
+    }
+}
+
 /// Workgroup memory of a ring: its stages, and two barriers for each.
 pub const fn ring_lds(w: usize, x: usize, step_bytes: usize) -> u32 {
     (RING_STAGES * (ring_stage_bytes(w, x, step_bytes) + 16)) as u32
@@ -76,7 +84,7 @@ macro_rules! linear {
                 /// not 0: the result is added to `out`
                 accumulate: u32,
             ) {
-                threads(wave) = $threads(wave);
+                threads(family) = $threads(family);
                 lds(args, family) = $lds(family, $step_bytes);
             }
         )*}
@@ -84,18 +92,18 @@ macro_rules! linear {
 }
 
 /// Threads of the kernels for up to 16 rows.
-pub const fn skinny_threads(wave: u32) -> u32 {
-    wave
+pub const fn skinny_threads(family: Family) -> u32 {
+    ring_waves(family, 1) * family.wave()
 }
 
 /// Threads of the kernels for up to 64 rows.
-pub const fn skinny64_threads(wave: u32) -> u32 {
-    SKINNY64_WAVES * wave
+pub const fn skinny64_threads(family: Family) -> u32 {
+    ring_waves(family, SKINNY64_WAVES) * family.wave()
 }
 
 /// Threads of the tile kernels: eight waves.
-pub const fn tile_threads(wave: u32) -> u32 {
-    8 * wave
+pub const fn tile_threads(family: Family) -> u32 {
+    8 * family.wave()
 }
 
 const fn skinny_lds(family: Family, step_bytes: usize) -> u32 {

@@ -7,7 +7,7 @@
 //! device: grids are upper bounds, and workgroups past the last tile leave at once.
 
 use crate::block::{Family, ROWS};
-use crate::kernels::linear::{ring_lds, tile_lds, tile_rows, tile_threads};
+use crate::kernels::linear::{ring_lds, ring_waves, tile_lds, tile_rows, tile_threads};
 use crate::pack;
 
 /// Experts a sort can count.
@@ -23,7 +23,7 @@ pub const fn max_slots(rows: u32, top_k: u32, experts: u32) -> u32 {
     ROWS as u32 * max_tiles(rows, top_k, experts, ROWS as u32)
 }
 
-/// Waves of a workgroup of the skinny kernels: each has a row tile of W, in the first product one
+/// Waves of a workgroup of the skinny kernels that multiply: each has a row tile of W, in the first product one
 /// of gates and the next of ups.
 pub const SKINNY_WAVES: u32 = 4;
 /// Row tiles of W of a workgroup of the tile kernels.
@@ -60,8 +60,8 @@ const fn skinny_lds(family: Family, step_bytes: usize) -> u32 {
     }
 }
 
-const fn skinny_threads(wave: u32) -> u32 {
-    SKINNY_WAVES * wave
+const fn skinny_threads(family: Family) -> u32 {
+    ring_waves(family, SKINNY_WAVES) * family.wave()
 }
 
 crate::kernels! {
@@ -77,7 +77,7 @@ crate::kernels! {
         experts: u32,
         top_k: u32,
     ) {
-        threads(wave) = wave;
+        threads(family) = family.wave();
         lds(args, family) = 0;
     }
     /// Sorts assignments by expert, stably, and lists the tiles. Grid `experts`.
@@ -97,7 +97,7 @@ crate::kernels! {
         tile_slots: u32,
         slots: u32,
     ) {
-        threads(wave) = SORT_THREADS;
+        threads(family) = SORT_THREADS;
         lds(args, family) = 4 * (args.experts + SORT_THREADS + SORT_THREADS / SORT_GROUP + 2);
     }
     /// Copies each filled slot's token row. Grid `(ceil(steps / 16), slots / 16)`.
@@ -111,7 +111,7 @@ crate::kernels! {
         steps: u32,
         top_k: u32,
     ) {
-        threads(wave) = 256;
+        threads(family) = 256;
         lds(args, family) = 0;
     }
     /// `out[row] += sum over rank of weight * y[slot]`, ranks ascending.
@@ -128,7 +128,7 @@ crate::kernels! {
         n: u32,
         top_k: u32,
     ) {
-        threads(wave) = 256;
+        threads(family) = 256;
         lds(args, family) = 0;
     }
 }
@@ -158,7 +158,7 @@ macro_rules! products {
                 steps: u32,
                 limit: f32,
             ) {
-                threads(wave) = $threads(wave);
+                threads(family) = $threads(family);
                 lds(args, family) = $lds(family, $step_bytes);
             }
             #[$doc2]
@@ -178,7 +178,7 @@ macro_rules! products {
                 n: u32,
                 steps: u32,
             ) {
-                threads(wave) = $threads(wave);
+                threads(family) = $threads(family);
                 lds(args, family) = $lds(family, $step_bytes);
             }
         )*}

@@ -21,7 +21,7 @@ crate::kernels! {
         x: *mut f32,
         n: u32,
     ) {
-        threads(wave) = 256;
+        threads(family) = 256;
         lds(args, family) = 0;
     }
 
@@ -40,8 +40,8 @@ crate::kernels! {
         n: u32,
         eps: f32,
     ) {
-        threads(wave) = 256;
-        lds(args, family) = threads(family.wave()) / family.wave() * 4;
+        threads(family) = 256;
+        lds(args, family) = threads(family) / family.wave() * 4;
     }
 
     /// Rotates queries and keys to their positions, and rounds all three to bf16: queries to `q`,
@@ -65,7 +65,7 @@ crate::kernels! {
         head_dim: u32,
         rows: u32,
     ) {
-        threads(wave) = ROPE_HEADS * wave;
+        threads(family) = ROPE_HEADS * family.wave();
         lds(args, family) = 0;
     }
 
@@ -78,8 +78,8 @@ crate::kernels! {
         ids: *mut u32,
         n: u32,
     ) {
-        threads(wave) = 1024;
-        lds(args, family) = 3 * 4 * (threads(family.wave()) / family.wave());
+        threads(family) = 1024;
+        lds(args, family) = 3 * 4 * (threads(family) / family.wave());
     }
 
     /// Draws a token from each row as [`crate::sampling`] says; [`NOT_FINITE`] if any logit is not
@@ -93,7 +93,7 @@ crate::kernels! {
         ids: *mut u32,
         n: u32,
     ) {
-        threads(wave) = 1024;
-        lds(args, family) = 2 * 4 * BINS + 8 * (threads(family.wave()) / family.wave());
+        threads(family) = 1024;
+        lds(args, family) = 2 * 4 * BINS + 8 * (threads(family) / family.wave());
     }
 }

@@ -81,7 +81,7 @@ fn check_kernel(chip: Chip, table: &Kernel, found: &KernelMetadata) -> Result<()
     }
     let wave = chip.family.wave();
     same("wave size", found.wavefront_size, wave)?;
-    same("workgroup size", found.max_flat_workgroup_size, (table.threads)(wave))?;
+    same("workgroup size", found.max_flat_workgroup_size, (table.threads)(chip.family))?;
     same("fixed workgroup memory", found.group_segment_fixed_size, 0)?;
     same("scratch memory", found.private_segment_fixed_size, 0)?;
     same("number of spilled vector registers", found.vgpr_spill_count, 0)
@@ -120,7 +120,7 @@ fn check_entry(table: &Kernel, params: &str, directives: &str, body: &str) -> Re
     }
     let threads = directives.lines().find_map(|l| l.trim().strip_prefix(".maxntid "));
     let threads = threads.and_then(|t| t.trim().parse().ok());
-    same("workgroup size", threads, Some((table.threads)(Family::Nvptx.wave())))?;
+    same("workgroup size", threads, Some((table.threads)(Family::Nvptx)))?;
     if !body.contains("griddepcontrol.wait") {
         return Err("does not wait for the launches before it, which it may overlap".to_owned());
     }

@@ -4,60 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+pub use shared::block::Family;
+
 use crate::error::BuildError;
-
-/// Chips that share an instruction encoding and a matrix instruction: one module of
-/// `device/src/arch/` each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// CDNA: wave64, MFMA.
-    Gfx9,
-    /// RDNA3 and 3.5: wave32, WMMA.
-    Gfx11,
-    /// RDNA4: wave32, WMMA without duplicated operands.
-    Gfx12,
-    /// NVIDIA: warps of 32, `mma.sync`.
-    Nvptx,
-}
-
-impl Family {
-    /// Every family; the names are the values of the `family` cfg in `device/`.
-    pub const ALL: [Family; 4] = [Family::Gfx9, Family::Gfx11, Family::Gfx12, Family::Nvptx];
-
-    /// The name in cfgs and of the module in `device/src/arch/`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Family::Gfx9 => "gfx9",
-            Family::Gfx11 => "gfx11",
-            Family::Gfx12 => "gfx12",
-            Family::Nvptx => "nvptx",
-        }
-    }
-
-    /// Lanes in a wave.
-    pub fn wave(self) -> u32 {
-        match self {
-            Family::Gfx9 => 64,
-            Family::Gfx11 | Family::Gfx12 | Family::Nvptx => 32,
-        }
-    }
-
-    /// rustc's target triple.
-    pub fn target(self) -> &'static str {
-        match self {
-            Family::Nvptx => "nvptx64-nvidia-cuda",
-            _ => "amdgcn-amd-amdhsa",
-        }
-    }
-
-    /// Extension of the file the driver loads: an ELF code object or PTX text.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Family::Nvptx => "ptx",
-            _ => "co",
-        }
-    }
-}
 
 /// One chip kernels can be built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +17,24 @@ pub struct Chip {
     pub family: Family,
     /// rustc's `-C target-cpu`.
     pub target_cpu: &'static str,
+}
+
+impl Chip {
+    /// rustc's target triple.
+    pub fn target(self) -> &'static str {
+        match self.family {
+            Family::Nvptx => "nvptx64-nvidia-cuda",
+            _ => "amdgcn-amd-amdhsa",
+        }
+    }
+
+    /// Extension of the file the driver loads: an ELF code object or PTX text.
+    pub fn extension(self) -> &'static str {
+        match self.family {
+            Family::Nvptx => "ptx",
+            _ => "co",
+        }
+    }
 }
 
 const fn chip_of(name: &'static str, family: Family) -> Chip {

@@ -82,7 +82,7 @@ fn write_index(out: &Path) -> Result<(), BuildError> {
     let mut text = String::new();
     for chip in CHIPS {
         if let Ok(fingerprint) = fs::read_to_string(out.join(format!("{}.stamp", chip.name))) {
-            text += &format!("{}.{} {fingerprint}\n", chip.name, chip.family.extension());
+            text += &format!("{}.{} {fingerprint}\n", chip.name, chip.extension());
         }
     }
     let index = out.join("index");
@@ -110,7 +110,7 @@ impl Build {
         fs::create_dir_all(&sysroot).at(&sysroot)?;
         self.core(chip, &sysroot)?;
 
-        let path = out.join(chip.name).with_extension(chip.family.extension());
+        let path = out.join(chip.name).with_extension(chip.extension());
         let listing = match chip.family {
             Family::Nvptx => path.clone(),
             _ => out.join(chip.name).with_extension("s"),
@@ -227,7 +227,7 @@ impl Build {
 /// Flags of every crate of `chip`: mixing others would stop inlining between them.
 fn flags(chip: Chip) -> Vec<String> {
     let mut flags: Vec<String> = vec![
-        format!("--target={}", chip.family.target()),
+        format!("--target={}", chip.target()),
         format!("-Ctarget-cpu={}", chip.target_cpu),
         "-Zunstable-options".into(),
         // Below 2 LLVM's GPU back ends miss passes they rely on.
@@ -268,7 +268,7 @@ fn kernel_flags(chip: Chip) -> Vec<String> {
 fn kernel_attributes(chip: Chip) -> String {
     let mut lines = String::new();
     for kernel in shared::kernels::all() {
-        let (name, threads) = (kernel.name, (kernel.threads)(chip.family.wave()));
+        let (name, threads) = (kernel.name, (kernel.threads)(chip.family));
         lines += &match chip.family {
             Family::Nvptx => format!("{name},nvvm.maxntid={threads}\n"),
             _ => format!(

@@ -27,7 +27,7 @@ impl Kernels {
             n,
         };
         check.apart(("y", y), ("x", x))?;
-        let grid = [n.div_ceil(axpy_f32::threads(self.wave())), 1, 1];
+        let grid = [n.div_ceil(axpy_f32::threads(self.family)), 1, 1];
         // SAFETY: lengths and overlap were checked, and the grid covers n.
         unsafe { self.launch(stream, grid, &args) }
     }
@@ -131,7 +131,7 @@ impl Kernels {
             counts: check.view("counts", counts, &[HISTOGRAM_BINS as usize])?,
             n: check.positive("n", x.len())?,
         };
-        let per_group = histogram_u8::threads(self.wave()) * HISTOGRAM_BYTES_PER_THREAD;
+        let per_group = histogram_u8::threads(self.family) * HISTOGRAM_BYTES_PER_THREAD;
         // The last thread's first byte is computed in 32 bits.
         if args.n > u32::MAX - per_group {
             return Err(check.refuse(format!("n = {} is above {}", args.n, u32::MAX - per_group)));
