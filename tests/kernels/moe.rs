@@ -365,7 +365,7 @@ fn down_matches_the_oracle() {
 fn combine_adds_experts_in_the_order_of_their_rank() {
     let stream = stream();
     for (case, routing, ids) in id_cases() {
-        for n in [1, 1024, 1025] {
+        for n in [1, 1024, 1025, 2880] {
             let order = Order::of(&stream, routing, ExpertPath::Skinny, &ids);
             let y = uniform_f32(routing.max_slots() * n, 70);
             let weights = uniform_f32(ids.len(), 71);

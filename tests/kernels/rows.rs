@@ -15,7 +15,7 @@ fn embedding_copies_the_rows_asked_for() {
     for (case, n, tokens) in [
         ("smallest width", 32, vec![0]),
         ("first and last row, one twice", 96, vec![10, 0, 10]),
-        ("hidden size of gpt-oss", 2880, vec![3, 7]),
+        ("hidden size of gpt-oss", 2880, (0..65).map(|i| i * 7 % 11).collect()),
     ] {
         let stream = stream();
         let table = uniform_bf16(11 * n, 1);
@@ -64,7 +64,7 @@ fn tiled_rmsnorm_matches_the_oracle() {
     for (case, n, rows) in [
         ("one block", 32, 1),
         ("odd blocks, one row past a tile", 96, 17),
-        ("hidden size of gpt-oss", 2880, 3),
+        ("hidden size of gpt-oss", 2880, 65),
         ("one chunk past a pass of the workgroup", 2080, 2),
     ] {
         let (x, weight) = (uniform_f32(rows * n, 1), uniform_f32(n, 2));
@@ -158,7 +158,7 @@ fn rotated_heads_land_in_their_places() {
     let page = PAGE as u32;
     rope_case("one head", [1, 1, 32], &[0]);
     rope_case("groups of three, page edges", [9, 3, 32], &[page - 1, page, 3, 2 * page + 17]);
-    rope_case("gpt-oss", [64, 8, 64], &[130]);
+    rope_case("gpt-oss", [64, 8, 64], &[130, page - 1, page, 0, 2 * page - 1]);
     rope_case("one row past a tile of queries", [7, 1, 128], &[5, 6, 70]);
 }
 
@@ -172,7 +172,7 @@ fn largest(x: &[f32], n: usize) -> Vec<u32> {
 
 #[test]
 fn argmax_takes_the_lowest_of_equals() {
-    for n in [1, 2, 31, 61, 1024, 1025, 4999] {
+    for n in [1, 2, 31, 61, 1024, 1025, 4999, 201_088] {
         let mut x = uniform_f32(3 * n, 7);
         for (row, x) in x.chunks_mut(n).enumerate() {
             let at = words(2, (n + row) as u32);
