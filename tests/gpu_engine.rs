@@ -6,6 +6,8 @@ mod bits;
 mod close;
 /// One layer at the size of gpt-oss-20b.
 mod full_size;
+/// Memory is planned before anything is sent.
+mod memory;
 /// Tokens drawn on the device, in steps that are recorded and replayed.
 mod sampled;
 

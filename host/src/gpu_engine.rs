@@ -11,6 +11,7 @@
 mod arena;
 mod cache;
 mod plan;
+mod staging;
 mod step;
 mod upload;
 
@@ -22,6 +23,7 @@ use cache::Cache;
 use plan::{Plan, Recipe};
 use shared::kv::{HEAD_DIMS, PAGE};
 use shared::model::ModelConfig;
+use staging::{HALF_BYTES, Staging};
 use upload::DeviceWeights;
 
 use crate::engine::{Chunk, Engine, EngineError, Limits, Output, SeqId, Want};
@@ -131,7 +133,7 @@ pub struct GpuEngine {
 
 impl GpuEngine {
     /// Loads the kernels, plans memory, and uploads the weights. `progress` hears of bytes of
-    /// weights packed so far and in all.
+    /// weights sent so far and in all.
     pub fn new(
         device: &Device,
         weights: &Arc<Weights>,
@@ -146,13 +148,10 @@ impl GpuEngine {
         check_fit(device, weights, &options, kernels.family())?;
 
         let stream = Stream::new(device)?;
-        let weights = DeviceWeights::upload(
-            &stream,
-            kernels.family(),
-            options.dense,
-            weights,
-            &mut progress,
-        )?;
+        let staging = Staging::new(&stream, HALF_BYTES)?;
+        let family = kernels.family();
+        let weights =
+            DeviceWeights::upload(staging, family, options.dense, weights, &mut progress)?;
         let arena = Arena::new(&stream, &config, &options, kernels.family())?;
         let cache = Cache::new(&stream, &config, &options)?;
         let mut table = rope::Table::new(&config);
@@ -201,7 +200,9 @@ fn check_fit(
     let (free, _) = device.memory()?;
     let config = &weights.config;
     let bytes_weights = upload::bytes(weights, options.dense);
-    let bytes_arena = Arena::bytes(config, options, family);
+    // The table of rotations is one more buffer that a step reads.
+    let rope = 4 * options.max_positions * config.head_dim;
+    let bytes_arena = Arena::bytes(config, options, family) + rope as u64;
     let (bytes_cache, per_sequence) = Cache::bytes(config, options);
     if bytes_weights + bytes_arena + bytes_cache <= free {
         return Ok(());

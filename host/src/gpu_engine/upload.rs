@@ -1,17 +1,19 @@
-//! Weights to the device, packed on the way: one tensor at a time through page-locked memory.
+//! Weights to the device, packed on the way, a piece at a time: while one is copied, the next is
+//! packed from the mapped file.
 
 use std::borrow::Cow;
 
 use rayon::prelude::*;
 use shared::bf16;
-use shared::block::{Family, ROWS, STEP, tiled_len};
+use shared::block::{Family, ROWS, STEP};
 use shared::mxfp4::{BLOCK as MX, BLOCK_BYTES};
 
 use super::GpuEngineError;
+use super::staging::Staging;
 use crate::gpu::launch::linear::DenseFormat;
 use crate::gpu::launch::moe::ExpertFormat;
 use crate::gpu::pack::{self, PackError};
-use crate::gpu::{DeviceBuffer, DeviceSlice, GpuError, PinnedBuffer, Stream};
+use crate::gpu::{DeviceBuffer, DeviceSlice, GpuError, Stream};
 use crate::model::{Dtype, ExpertWeights, Experts, Matrix, Weights};
 
 /// A dense matrix and its bias.
@@ -87,55 +89,49 @@ fn experts_len(experts: &Experts) -> usize {
     blocks * expert_format(experts).step_bytes()
 }
 
-/// Bytes of a model's matrices on the device.
+/// Bytes of a model on the device.
 pub fn bytes(weights: &Weights, dense: DenseFormat) -> u64 {
     let config = &weights.config;
-    let hidden = config.hidden_size;
-    let mut total = config.vocab_size * hidden * 2 + dense.bytes(config.vocab_size, hidden);
+    let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+    let mut total = vocab * hidden * 2 + dense.bytes(vocab, hidden);
+    let mut vectors = hidden + vocab;
     for layer in &weights.layers {
         total += dense.bytes(config.q_dim() + 2 * config.kv_dim(), hidden);
         total += dense.bytes(hidden, config.q_dim());
         total += DenseFormat::Bf16.bytes(config.num_local_experts, hidden);
+        vectors += layer.attn_norm.len() + layer.mlp_norm.len() + layer.sinks.len();
+        for linear in [&layer.q, &layer.k, &layer.v, &layer.o, &layer.router] {
+            vectors += linear.bias.len();
+        }
         for experts in [&layer.gate_up, &layer.down] {
-            total += experts_len(experts) + 4 * experts.bias.len();
+            total += experts_len(experts);
+            vectors += experts.bias.len();
         }
     }
-    total as u64
-}
-
-/// The largest tensor, in bytes: what staging has to hold.
-fn largest(weights: &Weights, dense: DenseFormat) -> usize {
-    let config = &weights.config;
-    let vocab = (config.vocab_size * config.hidden_size * 2)
-        .max(dense.bytes(config.vocab_size, config.hidden_size));
-    let qkv = dense.bytes(config.q_dim() + 2 * config.kv_dim(), config.hidden_size);
-    let o = dense.bytes(config.hidden_size, config.q_dim());
-    let experts = weights.layers.iter().flat_map(|l| [&l.gate_up, &l.down]).map(experts_len);
-    experts.fold(vocab.max(qkv).max(o), usize::max).max(1 << 16)
+    (total + 4 * vectors) as u64
 }
 
 struct Upload<'a> {
     stream: &'a Stream,
+    staging: Staging<'a>,
     family: Family,
     dense: DenseFormat,
-    staging: PinnedBuffer<u16>,
     done: u64,
     total: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
 impl DeviceWeights {
-    /// Packs and uploads `weights`.
+    /// Packs and uploads `weights`. `progress` hears of bytes sent so far and of [`bytes`].
     pub fn upload(
-        stream: &Stream,
+        staging: Staging<'_>,
         family: Family,
         dense: DenseFormat,
         weights: &Weights,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<DeviceWeights, GpuEngineError> {
-        let staging = PinnedBuffer::new(stream.device(), largest(weights, dense).div_ceil(2))?;
-        let total = bytes(weights, dense);
-        let mut up = Upload { stream, family, dense, staging, done: 0, total, progress };
+        let (stream, total) = (staging.stream(), bytes(weights, dense));
+        let mut up = Upload { stream, staging, family, dense, done: 0, total, progress };
         let embedding = up.plain(&weights.embedding)?;
         let layers = weights
             .layers
@@ -146,11 +142,12 @@ impl DeviceWeights {
         let unembedding = &weights.unembedding;
         let bias = vec![0.0; unembedding.rows];
         let unembedding = up.matrices("unembedding", &[unembedding], &bias, dense)?;
-        let norm = stream.buffer_from(&weights.norm)?;
+        let norm = up.vector(&weights.norm)?;
+        stream.synchronize()?;
         Ok(DeviceWeights { embedding, layers, norm, unembedding, bytes: up.done })
     }
 
-    /// Bytes of all matrices.
+    /// Bytes of all weights.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -162,38 +159,73 @@ impl Upload<'_> {
         l: usize,
         layer: &crate::model::Layer,
     ) -> Result<DeviceLayer, GpuEngineError> {
-        let stream = self.stream;
         let name = |part: &str| format!("layer {l}, {part}");
         let qkv = [&layer.q, &layer.k, &layer.v];
         let bias: Vec<f32> = qkv.iter().flat_map(|linear| linear.bias.iter().copied()).collect();
         let qkv = qkv.map(|linear| &linear.weight);
         let (o, router) = (&layer.o, &layer.router);
-        let dense = self.dense;
+        let (dense, bf16) = (self.dense, DenseFormat::Bf16);
         Ok(DeviceLayer {
-            attn_norm: stream.buffer_from(&layer.attn_norm)?,
+            attn_norm: self.vector(&layer.attn_norm)?,
             qkv: self.matrices(&name("qkv"), &qkv, &bias, dense)?,
-            sinks: stream.buffer_from(&layer.sinks)?,
+            sinks: self.vector(&layer.sinks)?,
             o: self.matrices(&name("attention output"), &[&o.weight], &o.bias, dense)?,
-            mlp_norm: stream.buffer_from(&layer.mlp_norm)?,
-            router: self.matrices(
-                &name("router"),
-                &[&router.weight],
-                &router.bias,
-                DenseFormat::Bf16,
-            )?,
+            mlp_norm: self.vector(&layer.mlp_norm)?,
+            router: self.matrices(&name("router"), &[&router.weight], &router.bias, bf16)?,
             gate_up: self.experts(&name("gate_up"), &layer.gate_up, pack::gate_up_row)?,
             down: self.experts(&name("down"), &layer.down, |row| row)?,
         })
+    }
+
+    fn vector(&mut self, values: &[f32]) -> Result<DeviceBuffer<f32>, GpuError> {
+        let buffer = self.stream.buffer_from(values)?;
+        self.advance(buffer.view());
+        Ok(buffer)
     }
 
     /// A matrix as it is, rounded to bf16.
     fn plain(&mut self, matrix: &Matrix) -> Result<DeviceBuffer<u16>, GpuError> {
         let values = to_bf16(matrix.dtype, &matrix.data);
         let buffer = DeviceBuffer::new(self.stream.device(), values.len())?;
-        self.staging[..values.len()].copy_from_slice(&values);
-        self.stream.upload(buffer.view(), &self.staging[..values.len()])?;
-        self.advance(buffer.view());
+        let (bytes, to) = (bytemuck::cast_slice::<u16, u8>(&values), buffer.view().cast::<u8>()?);
+        let half = self.staging.half_bytes();
+        for (n, piece) in bytes.chunks(half).enumerate() {
+            let to = to.slice(n * half..).slice(..piece.len());
+            self.staging.send(to, |out| {
+                out.copy_from_slice(piece);
+                Ok::<_, GpuError>(())
+            })?;
+            self.advance(to);
+        }
         Ok(buffer)
+    }
+
+    /// Row tiles of a matrix `[n, k]`, each `tile_bytes` long, to `to`: `pack` fills a buffer with
+    /// the tiles from a row on, given how many rows.
+    fn tiles(
+        &mut self,
+        name: &str,
+        to: DeviceSlice<'_, u8>,
+        (n, tile_bytes): (usize, usize),
+        pack: impl Fn(&mut [u8], usize, usize) -> Result<(), PackError>,
+    ) -> Result<(), GpuEngineError> {
+        let half = self.staging.half_bytes();
+        if tile_bytes > half {
+            return Err(GpuEngineError::Shape {
+                name: "bytes of 16 rows of weights",
+                value: tile_bytes,
+                expected: format!("at most {half}"),
+            });
+        }
+        let rows = half / tile_bytes * ROWS;
+        for first in (0..n).step_by(rows) {
+            let rows = rows.min(n - first);
+            let to = to.slice(first / ROWS * tile_bytes..);
+            let to = to.slice(..rows.div_ceil(ROWS) * tile_bytes);
+            self.staging.send(to, |out| pack(out, first, rows).map_err(refused(name)))?;
+            self.advance(to);
+        }
+        Ok(())
     }
 
     /// Matrices with the same inputs, stacked.
@@ -210,18 +242,19 @@ impl Upload<'_> {
             [one] => to_bf16(one.dtype, &one.data),
             _ => parts.iter().flat_map(|p| to_bf16(p.dtype, &p.data).into_owned()).collect(),
         };
-        let len = format.bytes(n, k);
-        match format {
-            DenseFormat::Bf16 => {
-                pack::bf16(&mut self.staging[..tiled_len(n, k)], &values, n, k, |row| row);
+        let w = DeviceBuffer::new(self.stream.device(), format.bytes(n, k))?;
+        let (family, tile) = (self.family, (n, format.bytes(ROWS, k)));
+        self.tiles(name, w.view(), tile, |out, first, rows| {
+            let row = |r| first + r;
+            match format {
+                DenseFormat::Bf16 => {
+                    pack::bf16(bytemuck::cast_slice_mut(out), &values, rows, k, row);
+                    Ok(())
+                }
+                DenseFormat::Mxint8 => pack::mxint8(family, out, &values, rows, k, row),
             }
-            DenseFormat::Mxint8 => {
-                let family = self.family;
-                let out = &mut bytemuck::cast_slice_mut(&mut self.staging[..])[..len];
-                pack::mxint8(family, out, &values, n, k, |row| row).map_err(refused(name))?;
-            }
-        }
-        Ok(Dense { w: self.send(len)?, bias: self.stream.buffer_from(bias)?, format, n, k })
+        })?;
+        Ok(Dense { w, bias: self.vector(bias)?, format, n, k })
     }
 
     fn experts(
@@ -232,46 +265,40 @@ impl Upload<'_> {
     ) -> Result<DeviceExperts, GpuEngineError> {
         let Experts { count, rows: n, cols: k, .. } = *experts;
         let format = expert_format(experts);
-        let own = n / ROWS * (k / STEP) * format.step_bytes();
+        let tile = k / STEP * format.step_bytes();
+        let own = n / ROWS * tile;
+        let w = DeviceBuffer::new(self.stream.device(), count * own)?;
         let family = self.family;
-        let out = &mut bytemuck::cast_slice_mut::<u16, u8>(&mut self.staging[..])[..count * own];
-        for (e, out) in out.chunks_exact_mut(own).enumerate() {
-            match &experts.weights {
+        for e in 0..count {
+            let name = format!("{name}, expert {e}");
+            let to = w.slice(e * own..(e + 1) * own);
+            let values = match &experts.weights {
                 ExpertWeights::Mxfp4 { blocks, scales } => {
                     let (b, s) = (n * k / MX * BLOCK_BYTES, n * k / MX);
                     let source = (&blocks[e * b..][..b], &scales[e * s..][..s]);
-                    let name = format!("{name}, expert {e}");
-                    pack::mxfp4(family, out, source, n, k, &row).map_err(refused(&name))?;
+                    self.tiles(&name, to, (n, tile), |out, first, rows| {
+                        pack::mxfp4(family, out, source, rows, k, |r| row(first + r))
+                    })?;
+                    continue;
                 }
-                ExpertWeights::OutIn(dtype, data) => {
-                    let size = n * k * dtype.size();
-                    let values = to_bf16(*dtype, &data[e * size..][..size]);
-                    pack::bf16(bytemuck::cast_slice_mut(out), &values, n, k, &row);
-                }
+                ExpertWeights::OutIn(dtype, data) => one_of(*dtype, data, e, n * k),
                 ExpertWeights::InOut(dtype, data) => {
-                    let size = n * k * dtype.size();
-                    let values = to_bf16(*dtype, &data[e * size..][..size]);
-                    let turned: Vec<u16> =
-                        (0..n * k).into_par_iter().map(|i| values[i % k * n + i / k]).collect();
-                    pack::bf16(bytemuck::cast_slice_mut(out), &turned, n, k, &row);
+                    let values = one_of(*dtype, data, e, n * k);
+                    let turned = (0..n * k).into_par_iter().map(|i| values[i % k * n + i / k]);
+                    Cow::Owned(turned.collect())
                 }
-            }
+            };
+            self.tiles(&name, to, (n, tile), |out, first, rows| {
+                let out = bytemuck::cast_slice_mut(out);
+                pack::bf16(out, &values, rows, k, |r| row(first + r));
+                Ok(())
+            })?;
         }
         let bias: Vec<f32> = (0..count)
             .flat_map(|e| (0..n).map(move |p| (e, p)))
             .map(|(e, p)| experts.bias[e * n + row(p)])
             .collect();
-        let w = self.send(count * own)?;
-        Ok(DeviceExperts { w, bias: self.stream.buffer_from(&bias)?, format, n, k })
-    }
-
-    /// The first `len` bytes of staging, on the device.
-    fn send(&mut self, len: usize) -> Result<DeviceBuffer<u8>, GpuError> {
-        let buffer = DeviceBuffer::new(self.stream.device(), len)?;
-        let staged: &[u8] = bytemuck::cast_slice(&self.staging[..]);
-        self.stream.upload(buffer.view(), &staged[..len])?;
-        self.advance(buffer.view());
-        Ok(buffer)
+        Ok(DeviceExperts { w, bias: self.vector(&bias)?, format, n, k })
     }
 
     fn advance<T>(&mut self, sent: DeviceSlice<'_, T>) {
@@ -282,6 +309,12 @@ impl Upload<'_> {
 
 fn refused(tensor: &str) -> impl FnOnce(PackError) -> GpuEngineError + '_ {
     |source| GpuEngineError::Pack { tensor: tensor.to_owned(), source }
+}
+
+/// Matrix `e` of several of `len` elements, as bf16.
+fn one_of(dtype: Dtype, data: &[u8], e: usize, len: usize) -> Cow<'_, [u16]> {
+    let size = len * dtype.size();
+    to_bf16(dtype, &data[e * size..][..size])
 }
 
 /// Values as bf16: in place where they are and lie aligned, else rounded or copied.
@@ -299,5 +332,65 @@ fn to_bf16(dtype: Dtype, data: &[u8]) -> Cow<'_, [u16]> {
             .map(|b| bf16::from_f32(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
             .collect::<Vec<_>>()
             .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{self, Opened};
+    use crate::gpu_engine::staging::HALF_BYTES;
+
+    /// The content of every weight, and what progress said last.
+    fn uploaded(half_bytes: usize, dense: DenseFormat) -> (Vec<Vec<u8>>, (u64, u64)) {
+        let name = "emu:gfx1151".parse().unwrap();
+        let Opened::Gpus { devices, .. } = gpu::open(&name).unwrap() else { panic!("no GPU") };
+        let stream = Stream::new(&devices[0]).unwrap();
+        let staging = Staging::new(&stream, half_bytes).unwrap();
+        let mut last = (0, 0);
+        let mut progress = |done, total| {
+            assert!(done > last.0 && done <= total, "{done} of {total} after {}", last.0);
+            last = (done, total);
+        };
+        let weights = crate::synth::nano();
+        let on_device =
+            DeviceWeights::upload(staging, Family::Gfx11, dense, &weights, &mut progress).unwrap();
+        assert_eq!(on_device.bytes(), bytes(&weights, dense));
+        let read = |buffer: &DeviceBuffer<u8>| stream.read(buffer.view()).unwrap();
+        let mut all = vec![
+            read(&on_device.unembedding.w),
+            stream.read(on_device.embedding.view().cast().unwrap()).unwrap(),
+        ];
+        for layer in &on_device.layers {
+            all.extend([&layer.qkv, &layer.o, &layer.router].map(|dense| read(&dense.w)));
+            all.extend([&layer.gate_up, &layer.down].map(|experts| read(&experts.w)));
+        }
+        (all, last)
+    }
+
+    #[test]
+    fn pieces_do_not_change_what_arrives() {
+        for dense in [DenseFormat::Bf16, DenseFormat::Mxint8] {
+            let (whole, (done, total)) = uploaded(HALF_BYTES, dense);
+            assert_eq!(done, total);
+            // No row tile divides it.
+            let (pieces, end) = uploaded(20_000, dense);
+            assert_eq!(end, (total, total));
+            assert!(whole == pieces, "{dense:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_tile_that_does_not_fit_is_refused() {
+        let name = "emu:gfx1151".parse().unwrap();
+        let Opened::Gpus { devices, .. } = gpu::open(&name).unwrap() else { panic!("no GPU") };
+        let stream = Stream::new(&devices[0]).unwrap();
+        let staging = Staging::new(&stream, 1000).unwrap();
+        let dense = DenseFormat::Bf16;
+        let weights = crate::synth::nano();
+        let refused =
+            DeviceWeights::upload(staging, Family::Gfx11, dense, &weights, &mut |_, _| {});
+        let Err(error) = refused else { panic!("it was taken") };
+        assert!(error.to_string().contains("2048, expected at most 1000"), "{error}");
     }
 }
