@@ -78,10 +78,17 @@ fn traps_unknown_instructions_and_endless_loops_stop() {
 
 #[test]
 fn uninitialised_values_are_found() {
-    for kernel in ["uninitialised_memory", "uninitialised_lds", "uninitialised_register"] {
+    let memory = ["uninitialised_memory", "uninitialised_lds"];
+    for kernel in memory.into_iter().chain(["uninitialised_register", "undecided_mask"]) {
         let fault = found(kernel);
         assert!(matches!(fault.kind, FaultKind::Uninitialised(_)), "{kernel}: {fault}");
     }
+}
+
+/// A mask of never set bits is defined where a defined operand decides.
+#[test]
+fn masks_that_defined_bits_decide_pass() {
+    run("decided_mask", Checkers::ALL).unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Init {
                 lds(&mut self.lds, wave, inst)?;
                 shadow.define_lanes(wave, inst);
             }
-            Unit::Salu | Unit::Control => shadow.salu(inst)?,
+            Unit::Salu | Unit::Control => shadow.salu(wave, inst)?,
             Unit::Unknown => {}
             _ => shadow.valu(wave, inst)?,
         }
@@ -183,30 +183,17 @@ impl Shadow {
     }
 
     /// Scalar results are undefined in whole if any source bit is, but for bitwise operations.
-    fn salu(&mut self, inst: &Inst) -> Outcome {
+    fn salu(&mut self, wave: &Wave, inst: &Inst) -> Outcome {
         use Op::*;
         let mut bits = 0;
         inst.reads(|register| bits |= *self.of(register));
         if matches!(inst.op, S_CSELECT_B32 | S_CSELECT_B64 | S_ADDC_U32 | S_SUBB_U32) && self.scc {
             bits = u32::MAX;
         }
-        let bitwise = matches!(
-            inst.op,
-            S_MOV_B32
-                | S_MOV_B64
-                | S_AND_B32
-                | S_OR_B32
-                | S_XOR_B32
-                | S_NOT_B32
-                | S_AND_NOT1_B32
-                | S_OR_NOT1_B32
-                | S_AND_SAVEEXEC_B32
-                | S_OR_SAVEEXEC_B32
-                | S_XOR_SAVEEXEC_B32
-                | S_AND_NOT1_SAVEEXEC_B32
-                | S_AND_NOT0_SAVEEXEC_B32
-        );
-        let result = if bitwise || bits == 0 { bits } else { u32::MAX };
+        let result = match bits {
+            0 => 0,
+            _ => self.bitwise(wave, inst, bits).unwrap_or(u32::MAX),
+        };
         let name = format!("{:?}", inst.op);
         let saves = name.contains("SAVEEXEC");
         if (saves || name.contains("WREXEC") || inst.dst == EXEC)
@@ -220,6 +207,33 @@ impl Shadow {
             self.scc = result != 0;
         }
         Ok(())
+    }
+
+    /// Undefined bits of the result of a bitwise operation, whose sources have the undefined bits
+    /// `any`; `None` for other operations. Compilers build masks from registers they never set:
+    /// a defined bit of the other operand may decide.
+    fn bitwise(&self, wave: &Wave, inst: &Inst, any: u32) -> Option<u32> {
+        use Op::*;
+        let bits = |src: Src| Bits {
+            value: wave.scalar(src),
+            undefined: if let Src::S(r) = src { self.scalar[r as usize & 127] } else { 0 },
+        };
+        let exec = Bits { value: wave.exec(), undefined: 0 };
+        let (a, b) = (bits(inst.src[0]), bits(inst.src[1]));
+        Some(match inst.op {
+            S_MOV_B32 | S_MOV_B64 | S_XOR_B32 | S_NOT_B32 | S_XOR_SAVEEXEC_B32 => any,
+            S_AND_B32 => a.and(b),
+            S_AND_NOT1_B32 => a.and(b.not()),
+            S_OR_B32 => a.or(b),
+            S_OR_NOT1_B32 => a.or(b.not()),
+            S_AND_SAVEEXEC_B32 => a.and(exec),
+            S_AND_NOT0_SAVEEXEC_B32 => a.not().and(exec),
+            S_AND_NOT1_SAVEEXEC_B32 => a.and(exec.not()),
+            S_OR_SAVEEXEC_B32 => a.or(exec),
+            S_OR_NOT0_SAVEEXEC_B32 => a.not().or(exec),
+            S_OR_NOT1_SAVEEXEC_B32 => a.or(exec.not()),
+            _ => return None,
+        })
     }
 
     /// Lanes of a vector result are undefined where any source's is.
@@ -281,6 +295,30 @@ impl Shadow {
             _ => return 0,
         };
         if self.vector[r as usize] >> lane & 1 != 0 { u32::MAX } else { 0 }
+    }
+}
+
+/// An operand of a bitwise operation; undefined bits have any value.
+#[derive(Clone, Copy)]
+struct Bits {
+    value: u32,
+    undefined: u32,
+}
+
+impl Bits {
+    fn not(self) -> Bits {
+        Bits { value: !self.value, ..self }
+    }
+
+    /// Undefined bits of the conjunction: a defined 0 on either side decides.
+    fn and(self, other: Bits) -> u32 {
+        let open = |bits: Bits| bits.undefined | bits.value;
+        (self.undefined | other.undefined) & open(self) & open(other)
+    }
+
+    /// Undefined bits of the disjunction: a defined 1 on either side decides.
+    fn or(self, other: Bits) -> u32 {
+        self.not().and(other.not())
     }
 }
 

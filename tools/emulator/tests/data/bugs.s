@@ -82,6 +82,26 @@ begin uninitialised_register
 	global_store_b32 v1, v2, s[4:5]
 finish uninitialised_register
 
+; s6 is never set: only bits that EXEC or its complement decides may reach EXEC.
+begin decided_mask
+	prologue
+	v_cmp_gt_u32_e32 vcc_lo, 7, v0
+	s_and_not1_b32 s7, s6, exec_lo
+	s_and_b32 s8, vcc_lo, exec_lo
+	s_or_b32 s7, s7, s8
+	s_or_not1_b32 s7, s7, exec_lo
+	s_and_saveexec_b32 s8, s7
+	global_store_b32 v1, v0, s[4:5]
+finish decided_mask
+
+begin undecided_mask
+	prologue
+	v_cmp_gt_u32_e32 vcc_lo, 7, v0
+	s_and_b32 s7, s6, vcc_lo
+	s_and_saveexec_b32 s8, s7
+	global_store_b32 v1, v0, s[4:5]
+finish undecided_mask
+
 begin lds_race
 	prologue
 	ds_store_b32 v1, v0
@@ -165,6 +185,8 @@ amdhsa.kernels:
   - {.name: uninitialised_memory, .symbol: uninitialised_memory.kd, .kernarg_segment_size: 8, .kernarg_segment_align: 8, .group_segment_fixed_size: 512, .private_segment_fixed_size: 0, .wavefront_size: 32, .sgpr_count: 16, .vgpr_count: 16, .max_flat_workgroup_size: 64, .args: [{.offset: 0, .size: 8, .value_kind: global_buffer, .address_space: global}]}
   - {.name: uninitialised_lds, .symbol: uninitialised_lds.kd, .kernarg_segment_size: 8, .kernarg_segment_align: 8, .group_segment_fixed_size: 512, .private_segment_fixed_size: 0, .wavefront_size: 32, .sgpr_count: 16, .vgpr_count: 16, .max_flat_workgroup_size: 64, .args: [{.offset: 0, .size: 8, .value_kind: global_buffer, .address_space: global}]}
   - {.name: uninitialised_register, .symbol: uninitialised_register.kd, .kernarg_segment_size: 8, .kernarg_segment_align: 8, .group_segment_fixed_size: 512, .private_segment_fixed_size: 0, .wavefront_size: 32, .sgpr_count: 16, .vgpr_count: 16, .max_flat_workgroup_size: 64, .args: [{.offset: 0, .size: 8, .value_kind: global_buffer, .address_space: global}]}
+  - {.name: decided_mask, .symbol: decided_mask.kd, .kernarg_segment_size: 8, .kernarg_segment_align: 8, .group_segment_fixed_size: 512, .private_segment_fixed_size: 0, .wavefront_size: 32, .sgpr_count: 16, .vgpr_count: 16, .max_flat_workgroup_size: 64, .args: [{.offset: 0, .size: 8, .value_kind: global_buffer, .address_space: global}]}
+  - {.name: undecided_mask, .symbol: undecided_mask.kd, .kernarg_segment_size: 8, .kernarg_segment_align: 8, .group_segment_fixed_size: 512, .private_segment_fixed_size: 0, .wavefront_size: 32, .sgpr_count: 16, .vgpr_count: 16, .max_flat_workgroup_size: 64, .args: [{.offset: 0, .size: 8, .value_kind: global_buffer, .address_space: global}]}
   - {.name: lds_race, .symbol: lds_race.kd, .kernarg_segment_size: 8, .kernarg_segment_align: 8, .group_segment_fixed_size: 512, .private_segment_fixed_size: 0, .wavefront_size: 32, .sgpr_count: 16, .vgpr_count: 16, .max_flat_workgroup_size: 64, .args: [{.offset: 0, .size: 8, .value_kind: global_buffer, .address_space: global}]}
   - {.name: global_race, .symbol: global_race.kd, .kernarg_segment_size: 8, .kernarg_segment_align: 8, .group_segment_fixed_size: 512, .private_segment_fixed_size: 0, .wavefront_size: 32, .sgpr_count: 16, .vgpr_count: 16, .max_flat_workgroup_size: 64, .args: [{.offset: 0, .size: 8, .value_kind: global_buffer, .address_space: global}]}
   - {.name: missing_vector_wait, .symbol: missing_vector_wait.kd, .kernarg_segment_size: 8, .kernarg_segment_align: 8, .group_segment_fixed_size: 512, .private_segment_fixed_size: 0, .wavefront_size: 32, .sgpr_count: 16, .vgpr_count: 16, .max_flat_workgroup_size: 64, .args: [{.offset: 0, .size: 8, .value_kind: global_buffer, .address_space: global}]}
