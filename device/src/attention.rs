@@ -29,7 +29,7 @@ use shared::kernels::attention::*;
 use self::queries::{Launch, Tile, output};
 use self::softmax::{State, normaliser};
 use crate::arch::{self, pack_bf16};
-use crate::tile::{ACC, X_SLOTS, acc_index, x_slot};
+use crate::tile::{ACC, PAIRED, X_SLOTS, acc_index, x_slot};
 
 /// `attention_whole_*`.
 ///
@@ -48,25 +48,38 @@ unsafe fn whole<const DS: usize, const DT: usize>(
     unsafe {
         let tile = Tile::load(launch, tiles, arch::workgroup_id_y(), arch::workgroup_id_x());
         let row0 = arch::wave_id() * ROWS as u32;
+        let mut rows = [0; X_SLOTS];
         let mut sink = [0.0; X_SLOTS];
         for i in 0..ACC {
-            let (_, x) = acc_index(lane, i);
+            let (slot, (_, x)) = (x_slot(i), acc_index(lane, i));
+            rows[slot] = row0 + x;
             let head = tile.kv_head * launch.group + tile.row(row0 + x) % launch.group;
-            sink[x_slot(i)] = *sinks.add(head as usize);
+            sink[slot] = *sinks.add(head as usize);
         }
         let State { softmax, values } = chip::whole::<DS, DT>(launch, &tile);
         let steps = (launch.kv_heads * launch.group) as usize * dim / STEP;
-        for i in 0..ACC {
-            let (w, x) = acc_index(lane, i);
-            if row0 + x >= tile.count {
+        for slot in 0..X_SLOTS {
+            if rows[slot] >= tile.count {
                 continue;
             }
-            let (token, col) = output(tile.row(row0 + x), tile.kv_head, launch.group, dim);
-            let slot = x_slot(i);
+            // A head begins with a block.
+            let (token, col) = output(tile.row(rows[slot]), tile.kv_head, launch.group, dim);
+            let out = out.add(tiled_index(token, col, steps));
             let scale = normaliser(softmax.max[slot], softmax.sum[slot], sink[slot]);
-            for t in 0..DT {
-                let at = tiled_index(token, col + t * ROWS + w as usize, steps);
-                *out.add(at) = pack_bf16(values[t][i] * scale, 0.0) as u16;
+            for i in 0..ACC {
+                if x_slot(i) != slot {
+                    continue;
+                }
+                let (w, _) = acc_index(lane, i);
+                for t in 0..DT {
+                    let out = out.add(tiled_index(0, t * ROWS + w as usize, steps));
+                    let value = values[t][i] * scale;
+                    if !PAIRED {
+                        *out = pack_bf16(value, 0.0) as u16;
+                    } else if i % 2 == 0 {
+                        *out.cast() = pack_bf16(value, values[t][i + 1] * scale);
+                    }
+                }
             }
         }
     }

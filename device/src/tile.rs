@@ -12,8 +12,8 @@
 mod chip;
 
 pub use chip::{
-    FAMILY, LANE_ROWS, Operand, X_SLOTS, acc_index, lane_row, mma_half, over_w, probabilities,
-    score_key, x_slot,
+    FAMILY, LANE_ROWS, Operand, PAIRED, X_SLOTS, acc_index, lane_row, mma_half, over_w,
+    probabilities, score_key, x_slot,
 };
 use shared::block::BLOCK_BYTES;
 use shared::frag::Frag as _;

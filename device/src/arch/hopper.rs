@@ -24,6 +24,14 @@ pub fn barriers_made() {
     }
 }
 
+/// Orders this thread's accesses to workgroup memory, and those it has waited for, before the copies
+/// it asks for.
+#[inline(always)]
+pub fn fence_async() {
+    // SAFETY: only orders memory accesses.
+    unsafe { asm!("fence.proxy.async.shared::cta;", options(nostack)) };
+}
+
 /// A barrier (`mbarrier`) in workgroup memory. Its phases count from 0; a phase is complete when
 /// all arrivals and all bytes it expects are there.
 #[derive(Clone, Copy)]

@@ -3,9 +3,9 @@
 //! A workgroup's eight waves share one split at a time. It leaves room for other workgroups on the
 //! same compute unit, which multiply while this one waits.
 
-use shared::block::ROWS;
+use shared::block::{ROWS, STEP};
 use shared::kernels::attention::WHOLE_WAVES;
-use shared::kv::head_len;
+use shared::kv::{PAGE, head_len};
 
 use super::queries::{Launch, PAGES, Pages, Queries, Tile, add_weighted, page_numbers};
 use super::softmax::{Softmax, State};
@@ -25,16 +25,20 @@ impl Fetch {
         Self(pages)
     }
 
-    /// The pages, with keys.
+    /// The keys by page.
     #[inline(always)]
-    pub fn keys(&self) -> &Pages {
-        &self.0
+    pub fn keys(&self) -> [*const u8; PAGES] {
+        self.0.keys
     }
 
-    /// The pages, with values.
+    /// Ends the use of the keys: nothing to do.
     #[inline(always)]
-    pub fn values(&self) -> &Pages {
-        &self.0
+    pub fn keys_read(&self, _lane: u32) {}
+
+    /// The values of a page.
+    #[inline(always)]
+    pub fn values(&self, page: usize) -> *const u8 {
+        self.0.values[page]
     }
 }
 
@@ -53,7 +57,9 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
     unsafe {
         let all = tile.sees(launch.window, 0, tile.count - 1);
         let own = tile.sees(launch.window, row0, row0 + ROWS as u32 - 1);
-        let staged = Pages::staged(memory, dim);
+        // Keys, then values.
+        let staged = |part: usize| memory.add(part * head_len(dim) * 2).cast_const();
+        let keys = [staged(0), staged(1)];
         let [first, last] = all.splits();
         let [own_first, own_last] = own.splits();
         for split in first..=last {
@@ -67,13 +73,14 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
             if row0 >= tile.count || split < own_first || split > own_last {
                 continue;
             }
-            let mut scores = queries.scores(&own, split, &staged, lane);
+            let mut scores = queries.scores(&own, split, keys, lane);
             if own.hides(split) {
                 queries.hide(&mut scores, split, lane);
             }
             let mut values = [arch::ZERO; DT];
             let softmax = Softmax::new(&scores, launch.scale, |step, p| {
-                add_weighted(&mut values, &own, [split, step as u32], p, &staged, lane);
+                let page = staged(PAGES + step * STEP / PAGE);
+                add_weighted(&mut values, &own, [split, step as u32], p, page, lane);
             });
             state.merge(softmax, &values);
         }

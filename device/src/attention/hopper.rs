@@ -9,18 +9,22 @@ use shared::block::ROWS;
 use shared::kernels::attention::{WHOLE_STAGES, WHOLE_WAVES};
 use shared::kv::head_len;
 
-use super::queries::{Launch, PAGES, Pages, Queries, Tile, page_numbers};
+use super::queries::{Launch, PAGES, Pages, Queries, Seen, Tile, page_numbers};
 use super::softmax::{STEPS, Softmax, State, TILES};
 use super::wgmma;
-use crate::arch::hopper::{Barrier, barriers_made, wave_barrier};
+use crate::arch::hopper::{Barrier, barriers_made, fence_async, wave_barrier};
 use crate::arch::{self, workgroup_barrier};
-use crate::tile::Operand;
+use crate::tile::{Acc, Operand};
 
-/// A split's pages, on their way to the workgroup memory of a wave.
+/// A split's pages, on their way to the workgroup memory of a wave. The values of the last page take
+/// the place of the keys: a quarter less memory, a third more waves.
 pub struct Fetch {
-    pages: Pages,
+    memory: *mut u8,
+    /// Bytes of a head's keys or values of a page.
+    head: usize,
+    from: Pages,
     keys: Barrier,
-    values: Barrier,
+    values: [Barrier; PAGES],
 }
 
 impl Fetch {
@@ -30,54 +34,142 @@ impl Fetch {
     ///
     /// The pages are readable; the workgroup is one wave with `split_lds` of workgroup memory.
     #[inline(always)]
-    pub unsafe fn start(pages: Pages, dim: usize, lane: u32) -> Self {
+    pub unsafe fn start(from: Pages, dim: usize, lane: u32) -> Self {
         let memory: *mut u8 = arch::workgroup_memory();
         let head = head_len(dim) * 2;
-        // SAFETY: the split, then two barriers.
-        let (staged, keys, values) = unsafe {
-            let barriers = memory.add(2 * PAGES * head);
-            (Pages::staged(memory, dim), Barrier::at(barriers), Barrier::at(barriers.add(8)))
-        };
+        // SAFETY: all parts but one, then the barriers.
+        let barrier = |i: usize| unsafe { Barrier::at(memory.add((2 * PAGES - 1) * head + i * 8)) };
+        let fetch = Self { memory, head, from, keys: barrier(0), values: [barrier(1), barrier(2)] };
         if lane == 0 {
-            keys.init(1);
-            values.init(1);
+            fetch.keys.init(1);
+            fetch.values[0].init(1);
+            fetch.values[1].init(1);
             barriers_made();
+            fetch.keys.expect((PAGES * head) as u32);
             // SAFETY: the caller's promise; each part has its place.
             unsafe {
-                send(keys, &pages.keys, memory, head);
-                send(values, &pages.values, memory.add(PAGES * head), head);
+                for i in 0..PAGES {
+                    fetch.keys.copy(memory.add(i * head), from.keys[i], head as u32);
+                }
+                fetch.send_values(0);
             }
         }
         wave_barrier(); // no lane waits on a barrier before it exists
-        Self { pages: staged, keys, values }
+        fetch
     }
 
-    /// The pages, once keys are there.
+    /// # Safety
+    ///
+    /// Nobody uses the place of these values.
     #[inline(always)]
-    pub fn keys(&self) -> &Pages {
+    unsafe fn send_values(&self, page: usize) {
+        self.values[page].expect(self.head as u32);
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.values[page].copy(self.place(page), self.from.values[page], self.head as u32);
+        }
+    }
+
+    #[inline(always)]
+    fn place(&self, page: usize) -> *mut u8 {
+        // SAFETY: behind the keys, and in place of the first of them.
+        unsafe { self.memory.add((page + PAGES) % (2 * PAGES - 1) * self.head) }
+    }
+
+    /// The keys by page, once they are there.
+    #[inline(always)]
+    pub fn keys(&self) -> [*const u8; PAGES] {
         self.keys.wait(0);
-        &self.pages
+        // SAFETY: the first parts.
+        unsafe { [self.memory, self.memory.add(self.head)] }
     }
 
-    /// The pages, once values are there.
+    /// Ends the use of the keys. Collective.
     #[inline(always)]
-    pub fn values(&self) -> &Pages {
-        self.values.wait(0);
-        &self.pages
+    pub fn keys_read(&self, lane: u32) {
+        wave_barrier();
+        if lane == 0 {
+            fence_async();
+            // SAFETY: every lane has read its keys.
+            unsafe { self.send_values(1) };
+        }
+    }
+
+    /// The values of a page, once they are there.
+    #[inline(always)]
+    pub fn values(&self, page: usize) -> *const u8 {
+        self.values[page].wait(0);
+        self.place(page)
     }
 }
 
-/// Has parts of `bytes` each copied one after the other to `to`.
-///
-/// # Safety
-///
-/// As [`Barrier::copy`], for each.
-#[inline(always)]
-unsafe fn send(barrier: Barrier, parts: &[*const u8; PAGES], to: *mut u8, bytes: usize) {
-    barrier.expect((PAGES * bytes) as u32);
-    for i in 0..PAGES {
-        // SAFETY: the caller's promise.
-        unsafe { barrier.copy(to.add(i * bytes), parts[i], bytes as u32) };
+/// Stages of workgroup memory that hold a split each, and the barriers that say which is full, and
+/// which every wave has done with.
+#[derive(Clone, Copy)]
+struct Ring {
+    memory: *mut u8,
+    /// Bytes of a head's keys or values of a page.
+    head: usize,
+}
+
+impl Ring {
+    const STAGES: u32 = WHOLE_STAGES as u32;
+    /// Splits on their way, beside the one in use. One less than there are stages: the slowest wave
+    /// may be a round behind.
+    const AHEAD: u32 = Self::STAGES - 2;
+
+    /// Where the keys of `stage` lie, then its values.
+    #[inline(always)]
+    fn stage(&self, stage: u32) -> *mut u8 {
+        // SAFETY: one of the stages.
+        unsafe { self.memory.add(stage as usize * 2 * PAGES * self.head) }
+    }
+
+    #[inline(always)]
+    fn barrier(&self, index: u32) -> Barrier {
+        // SAFETY: behind the stages; two for each.
+        unsafe { Barrier::at(self.stage(Self::STAGES).add(index as usize * 8)) }
+    }
+
+    #[inline(always)]
+    fn full(&self, stage: u32) -> Barrier {
+        self.barrier(stage)
+    }
+
+    #[inline(always)]
+    fn empty(&self, stage: u32) -> Barrier {
+        self.barrier(Self::STAGES + stage)
+    }
+
+    /// Makes the barriers. Collective over the workgroup.
+    #[inline(always)]
+    fn make(&self) {
+        if arch::thread_id() == 0 {
+            for stage in 0..Self::STAGES {
+                self.full(stage).init(1);
+                self.empty(stage).init(WHOLE_WAVES);
+            }
+            barriers_made();
+        }
+        workgroup_barrier(); // nobody uses a barrier before it exists
+    }
+
+    /// Sends for a split.
+    ///
+    /// # Safety
+    ///
+    /// The pages are readable, and nobody uses the stage.
+    #[inline(always)]
+    unsafe fn send(&self, stage: u32, pages: &Pages) {
+        let full = self.full(stage);
+        full.expect((2 * PAGES * self.head) as u32);
+        for i in 0..2 * PAGES {
+            let from = if i < PAGES { pages.keys[i] } else { pages.values[i - PAGES] };
+            // SAFETY: the caller's promise; each part has its place.
+            unsafe {
+                full.copy(self.stage(stage).add(i * self.head), from, self.head as u32);
+            }
+        }
     }
 }
 
@@ -88,94 +180,107 @@ unsafe fn send(barrier: Barrier, parts: &[*const u8; PAGES], to: *mut u8, bytes:
 /// The launch contract of `attention_whole_*`.
 #[inline(always)]
 pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Tile) -> State<DT> {
-    const STAGES: u32 = WHOLE_STAGES as u32;
     /// Rows of four waves.
     const GROUP_ROWS: u32 = 4 * ROWS as u32;
     let (lane, dim) = (arch::lane(), DT * ROWS);
-    let row0 = arch::wave_id() * ROWS as u32;
-    let group = row0 / GROUP_ROWS;
-    let head = head_len(dim) * 2;
-    let stage_bytes = 2 * PAGES * head;
-    let memory: *mut u8 = arch::workgroup_memory();
-    // SAFETY: one of the stages.
-    let stage_of = |stage: u32| unsafe { memory.add(stage as usize * stage_bytes) };
-    let [full, empty] = [0, 1].map(|i| {
-        // SAFETY: behind the stages; two barriers for each.
-        let barriers = unsafe { memory.add(STAGES as usize * (stage_bytes + i * 8)) };
-        // SAFETY: likewise.
-        move |stage: u32| unsafe { Barrier::at(barriers.add(stage as usize * 8)) }
-    });
-    let filler = arch::thread_id() == 0;
-    if filler {
-        for stage in 0..STAGES {
-            full(stage).init(1);
-            empty(stage).init(WHOLE_WAVES);
-        }
-        barriers_made();
+    let ring = Ring { memory: arch::workgroup_memory(), head: head_len(dim) * 2 };
+    let all = tile.sees(launch.window, 0, tile.count - 1);
+    let [first, last] = all.splits();
+    // SAFETY: `all` sees these splits.
+    let numbers = |split: u32| unsafe { page_numbers(tile, &all, split.min(last)) };
+    // SAFETY: pages that are in the table exist.
+    let pages = |numbers| unsafe { Pages::new(launch, tile, dim, numbers) };
+    // Page numbers arrive while the barriers are made.
+    let thread = arch::thread_id();
+    let begin = numbers(first + thread.min(Ring::AHEAD));
+    let mut next = numbers(first + Ring::AHEAD);
+    ring.make();
+    // The first splits, a lane each.
+    if thread < Ring::AHEAD && first + thread <= last {
+        // SAFETY: stages that nobody has used.
+        unsafe { ring.send(thread, &pages(begin)) };
     }
-    workgroup_barrier(); // nobody uses a barrier before it exists
-
+    wave_barrier();
+    let row0 = arch::wave_id() * ROWS as u32;
+    let group0 = row0 / GROUP_ROWS * GROUP_ROWS;
+    let [group_first, group_last] =
+        tile.sees(launch.window, group0, group0 + GROUP_ROWS - 1).splits();
+    let own = tile.sees(launch.window, row0, row0 + ROWS as u32 - 1);
+    // SAFETY: the tile's rows exist.
+    let queries = unsafe { Queries::<DS>::new(launch, tile, row0, lane) };
     let mut state = State::EMPTY;
-    // SAFETY: the tile's rows exist; workgroup memory holds the stages; what a product reads stays
-    // until every wave has arrived at `empty`.
-    unsafe {
-        let all = tile.sees(launch.window, 0, tile.count - 1);
-        let groups = tile.sees(launch.window, group * GROUP_ROWS, (group + 1) * GROUP_ROWS - 1);
-        let own = tile.sees(launch.window, row0, row0 + ROWS as u32 - 1);
-        let queries = Queries::<DS>::new(launch, tile, row0, lane);
-        let [first, last] = all.splits();
-        let [group_first, group_last] = groups.splits();
-        let works = group * GROUP_ROWS < tile.count;
-        // The pages of the split to be filled next are known a round before they are needed.
-        let mut next = first;
-        let mut numbers = page_numbers(tile, &all, next);
-        let mut fill = || {
-            if filler && next <= last {
-                let (stage, round) = ((next - first) % STAGES, (next - first) / STAGES);
+    for split in first..=last {
+        let (stage, round) = ((split - first) % Ring::STAGES, (split - first) / Ring::STAGES);
+        // All wait, those with nothing to do too: an arrival belongs to the round it is made in.
+        ring.full(stage).wait(round);
+        let ahead = split + Ring::AHEAD;
+        let ahead_pages = pages(next);
+        next = numbers(ahead + 1);
+        let fill = || {
+            if thread == 0 && ahead <= last {
+                let (stage, round) =
+                    ((ahead - first) % Ring::STAGES, (ahead - first) / Ring::STAGES);
                 if round > 0 {
-                    empty(stage).wait(round - 1);
+                    ring.empty(stage).wait(round - 1);
                 }
-                let pages = Pages::new(launch, tile, dim, numbers);
-                full(stage).expect(stage_bytes as u32);
-                for i in 0..2 * PAGES {
-                    let from = if i < PAGES { pages.keys[i] } else { pages.values[i - PAGES] };
-                    full(stage).copy(stage_of(stage).add(i * head), from, head as u32);
-                }
-                next += 1;
-                numbers = page_numbers(tile, &all, next.min(last));
+                // SAFETY: every wave has done with the stage.
+                unsafe { ring.send(stage, &ahead_pages) };
             }
             wave_barrier();
         };
-        for _ in 0..STAGES - 1 {
+        if group0 < tile.count && group_first <= split && split <= group_last {
+            let keys = ring.stage(stage).cast_const();
+            // SAFETY: the stage is full, and stays until every wave has arrived at `empty`.
+            let (softmax, values) =
+                unsafe { attend(&queries, &own, launch.scale, split, keys, fill) };
+            state.merge(softmax, &values);
+        } else {
             fill();
         }
-
-        for split in first..=last {
-            fill();
-            let (stage, round) = ((split - first) % STAGES, (split - first) / STAGES);
-            // All wait, those with nothing to do too: an arrival belongs to the round it is made in.
-            full(stage).wait(round);
-            if works && group_first <= split && split <= group_last {
-                let keys = stage_of(stage).cast_const();
-                let mut scores = [arch::ZERO; TILES];
-                wgmma::scores(&mut scores, &queries.q, keys);
-                wgmma::wait(&mut scores);
-                if own.hides(split) {
-                    queries.hide(&mut scores, split, lane);
-                }
-                let mut p = [Operand::ZERO; STEPS];
-                let softmax = Softmax::new(&scores, launch.scale, |step, operand| {
-                    p[step] = *operand;
-                });
-                let mut values = [arch::ZERO; DT];
-                wgmma::weighted(&mut values, &p, keys.add(PAGES * head));
-                wgmma::wait(&mut values);
-                state.merge(softmax, &values);
-            }
-            if lane == 0 {
-                empty(stage).arrive();
-            }
+        if lane == 0 {
+            ring.empty(stage).arrive();
         }
     }
     state
+}
+
+/// One split, whose keys and then values are at `keys`, for the wave's rows: its softmax and its
+/// weighted values. `meanwhile` runs while the first product is under way. Collective over four
+/// waves.
+///
+/// # Safety
+///
+/// The split is in workgroup memory, and stays until this returns.
+#[inline(always)]
+unsafe fn attend<const DS: usize, const DT: usize>(
+    queries: &Queries<DS>,
+    own: &Seen,
+    scale: f32,
+    split: u32,
+    keys: *const u8,
+    meanwhile: impl FnOnce(),
+) -> (Softmax, [Acc; DT]) {
+    let mut scores = [arch::ZERO; TILES];
+    let mut values = [arch::ZERO; DT];
+    // SAFETY: the caller's promise.
+    unsafe {
+        wgmma::scores(&mut scores, &queries.q, keys);
+        meanwhile();
+        wgmma::wait(&mut scores);
+        if own.hides(split) {
+            queries.hide(&mut scores, split, arch::lane());
+        }
+        let staged = keys.add(PAGES * head_len(DT * ROWS) * 2);
+        let mut p = [Operand::ZERO; STEPS / 2];
+        let softmax = Softmax::new(&scores, scale, |step, operand| {
+            p[step % p.len()] = *operand;
+            match step {
+                1 => wgmma::weighted::<0, DT>(&mut values, &p, staged),
+                3 => wgmma::weighted::<1, DT>(&mut values, &p, staged),
+                _ => {}
+            }
+        });
+        wgmma::wait(&mut values);
+        (softmax, values)
+    }
 }

@@ -167,25 +167,6 @@ impl Pages {
         }
         pages
     }
-
-    /// In workgroup memory at `memory`: keys, then values.
-    ///
-    /// # Safety
-    ///
-    /// The memory holds a split.
-    #[inline(always)]
-    pub unsafe fn staged(memory: *const u8, dim: usize) -> Self {
-        let head = head_len(dim) * 2;
-        let mut pages = Self { keys: [memory; PAGES], values: [memory; PAGES] };
-        for i in 0..PAGES {
-            // SAFETY: the caller's promise.
-            unsafe {
-                pages.keys[i] = memory.add(i * head);
-                pages.values[i] = memory.add((PAGES + i) * head);
-            }
-        }
-        pages
-    }
 }
 
 /// Sixteen query rows.
@@ -234,13 +215,19 @@ impl<const DS: usize> Queries<DS> {
     ///
     /// # Safety
     ///
-    /// The pages are readable; on NVIDIA they are in workgroup memory.
+    /// `keys` are the split's pages, readable; on NVIDIA they are in workgroup memory.
     #[inline(always)]
-    pub unsafe fn scores(&self, seen: &Seen, split: u32, pages: &Pages, lane: u32) -> [Acc; TILES] {
+    pub unsafe fn scores(
+        &self,
+        seen: &Seen,
+        split: u32,
+        keys: [*const u8; PAGES],
+        lane: u32,
+    ) -> [Acc; TILES] {
         let mut scores = [arch::ZERO; TILES];
         for step in 0..STEPS {
             if seen.step(split, step) {
-                let keys = pages.keys[step * STEP / PAGE];
+                let keys = keys[step * STEP / PAGE];
                 for half in 0..2 {
                     let row = |w| score_key(half as u32, w);
                     for d_step in 0..DS {
@@ -277,18 +264,18 @@ impl<const DS: usize> Queries<DS> {
 }
 
 /// Adds the values of 32 keys of `split` to `values` `[d tile]`, weighted, if one of `seen` sees
-/// them. Collective.
+/// them; `page` has the values of their page. Collective.
 ///
 /// # Safety
 ///
-/// As [`Queries::scores`].
+/// The page is readable; on NVIDIA it is in workgroup memory.
 #[inline(always)]
 pub unsafe fn add_weighted<const DT: usize>(
     values: &mut [Acc; DT],
     seen: &Seen,
     [split, step]: [u32; 2],
     p: &Operand,
-    pages: &Pages,
+    page: *const u8,
     lane: u32,
 ) {
     let (dim, step) = (DT * ROWS, step as usize);
@@ -296,7 +283,7 @@ pub unsafe fn add_weighted<const DT: usize>(
         for t in 0..DT {
             // SAFETY: sixteen rows of d, in the chunks of these 32 keys.
             let v = unsafe {
-                let chunks = pages.values[step * STEP / PAGE].add(step * STEP % PAGE * dim * 2);
+                let chunks = page.add(step * STEP % PAGE * dim * 2);
                 Operand::columns(chunks.add(t * ROWS * 16), dim * 16, |d| d, lane)
             };
             mma(&v, p, &mut values[t]);

@@ -2,7 +2,7 @@
 
 use shared::block::{ROWS, STEP, tiled_index};
 use shared::kernels::attention::{first_split, part_len};
-use shared::kv::SPLIT;
+use shared::kv::{PAGE, SPLIT};
 
 use super::chip::Fetch;
 use super::queries::{Launch, Pages, Queries, Tile, add_weighted, output, page_numbers};
@@ -36,13 +36,17 @@ pub unsafe fn split<const DS: usize, const DT: usize>(
         let fetch = Fetch::start(Pages::new(launch, &tile, dim, numbers), dim, lane);
         let queries = Queries::<DS>::new(launch, &tile, 0, lane);
         let mut scores = queries.scores(&seen, split, fetch.keys(), lane);
+        fetch.keys_read(lane);
         if seen.hides(split) {
             queries.hide(&mut scores, split, lane);
         }
-        let pages = fetch.values();
         let mut values = [arch::ZERO; DT];
+        let mut page = core::ptr::null();
         let softmax = Softmax::new(&scores, launch.scale, |step, p| {
-            add_weighted(&mut values, &seen, [split, step as u32], p, pages, lane);
+            if step * STEP % PAGE == 0 {
+                page = fetch.values(step * STEP / PAGE);
+            }
+            add_weighted(&mut values, &seen, [split, step as u32], p, page, lane);
         });
 
         let len = part_len(dim as u32) as usize;

@@ -9,20 +9,22 @@
 use core::arch::asm;
 
 use shared::block::ROWS;
-use shared::kv::PAGE;
+use shared::kv::{PAGE, head_len};
 
 use super::softmax::{STEPS, TILES};
 use crate::arch::workgroup_address;
 use crate::tile::{Acc, Operand};
 
-/// Describes rows side by side, without swizzle: eight rows of a chunk are 128 contiguous bytes, the
-/// next chunk follows after `rows` chunks.
+/// The low word of the description of rows side by side, without swizzle: the address, and from a
+/// chunk to the next `rows` chunks. Eight rows of a chunk are 128 contiguous bytes, which is the high
+/// word, [`EIGHT_ROWS`].
 #[inline(always)]
-fn descriptor(address: *const u8, rows: usize) -> u64 {
-    const EIGHT_ROWS: u64 = 128 >> 4;
-    let address = u64::from((workgroup_address(address) & 0x3_ffff) >> 4);
-    address | (rows as u64) << 16 | EIGHT_ROWS << 32
+fn descriptor(address: *const u8, rows: usize) -> u32 {
+    (workgroup_address(address) & 0x3_ffff) >> 4 | (rows as u32) << 16
 }
+
+/// See [`descriptor`].
+const EIGHT_ROWS: u32 = 128 >> 4;
 
 /// Words of operands as the instruction takes them: four for every 16 k.
 #[inline(always)]
@@ -52,24 +54,29 @@ pub unsafe fn scores<const DS: usize>(
     }
 }
 
-/// The values of a split, weighted, of which two pages lie one after the other at `values` in
-/// workgroup memory. Collective over four waves; asynchronous.
+/// Adds the values of half `HALF` of a split, weighted; its page lies at `HALF` pages after `values`
+/// in workgroup memory. The first half replaces what is in `out`. Collective over four waves;
+/// asynchronous.
 ///
 /// # Safety
 ///
-/// As [`scores`].
+/// As [`scores`], and `p` stays, too.
 #[inline(always)]
-pub unsafe fn weighted<const DT: usize>(
+pub unsafe fn weighted<const HALF: usize, const DT: usize>(
     out: &mut [Acc; DT],
-    p: &[Operand; STEPS],
+    p: &[Operand; STEPS / 2],
     values: *const u8,
 ) {
-    let (p, values) = (words(p), descriptor(values, DT * ROWS));
+    let dim = DT * ROWS;
     // SAFETY: the caller's promise; `DT` is one of the two.
     unsafe {
-        match DT {
-            2 => weighted_32(&mut *out.as_mut_ptr().cast(), &p, values),
-            _ => weighted_64(&mut *out.as_mut_ptr().cast(), &p, values),
+        let (p, values) = (words(p), descriptor(values.add(HALF * head_len(dim) * 2), dim));
+        let out = out.as_mut_ptr();
+        match (DT, HALF) {
+            (2, 0) => weighted_32(&mut *out.cast(), &p, values),
+            (2, _) => add_weighted_32(&mut *out.cast(), &p, values),
+            (_, 0) => weighted_64(&mut *out.cast(), &p, values),
+            _ => add_weighted_64(&mut *out.cast(), &p, values),
         }
     }
 }
@@ -95,25 +102,25 @@ pub fn wait<const N: usize>(results: &mut [Acc; N]) {
 ///
 /// As [`scores`].
 #[inline(always)]
-unsafe fn scores_32(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 1], rows: u64) {
+unsafe fn scores_32(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 1], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
-            "{{ .reg .b64 d;",
+            "{{ .reg .b32 low; .reg .b64 d;",
             "wgmma.fence.sync.aligned;",
-            "add.s64 d, {72}, 0;",
+            "add.u32 low, {72}, 0; mov.b64 d, {{low, {73}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{64}, {65}, {66}, {67}}}, d, 0, 1, 1, 0;",
-            "add.s64 d, {72}, 128;",
+            "add.u32 low, {72}, 128; mov.b64 d, {{low, {73}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{68}, {69}, {70}, {71}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {72}, 256;",
+            "add.u32 low, {72}, 256; mov.b64 d, {{low, {73}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}},",
             "{{{64}, {65}, {66}, {67}}}, d, 0, 1, 1, 0;",
-            "add.s64 d, {72}, 384;",
+            "add.u32 low, {72}, 384; mov.b64 d, {{low, {73}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}},",
             "{{{68}, {69}, {70}, {71}}}, d, 1, 1, 1, 0;",
@@ -137,7 +144,7 @@ unsafe fn scores_32(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 1], rows: u64) {
             in(reg32) q[0][0][0], in(reg32) q[0][0][1], in(reg32) q[0][0][2],
             in(reg32) q[0][0][3], in(reg32) q[0][1][0], in(reg32) q[0][1][1],
             in(reg32) q[0][1][2], in(reg32) q[0][1][3],
-            in(reg64) rows, options(nostack)
+            in(reg32) rows, const EIGHT_ROWS, options(nostack)
         );
     }
 }
@@ -148,41 +155,41 @@ unsafe fn scores_32(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 1], rows: u64) {
 ///
 /// As [`scores`].
 #[inline(always)]
-unsafe fn scores_64(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 2], rows: u64) {
+unsafe fn scores_64(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 2], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
-            "{{ .reg .b64 d;",
+            "{{ .reg .b32 low; .reg .b64 d;",
             "wgmma.fence.sync.aligned;",
-            "add.s64 d, {80}, 0;",
+            "add.u32 low, {80}, 0; mov.b64 d, {{low, {81}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{64}, {65}, {66}, {67}}}, d, 0, 1, 1, 0;",
-            "add.s64 d, {80}, 128;",
+            "add.u32 low, {80}, 128; mov.b64 d, {{low, {81}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{68}, {69}, {70}, {71}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {80}, 256;",
+            "add.u32 low, {80}, 256; mov.b64 d, {{low, {81}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{72}, {73}, {74}, {75}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {80}, 384;",
+            "add.u32 low, {80}, 384; mov.b64 d, {{low, {81}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{76}, {77}, {78}, {79}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {80}, 512;",
+            "add.u32 low, {80}, 512; mov.b64 d, {{low, {81}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}},",
             "{{{64}, {65}, {66}, {67}}}, d, 0, 1, 1, 0;",
-            "add.s64 d, {80}, 640;",
+            "add.u32 low, {80}, 640; mov.b64 d, {{low, {81}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}},",
             "{{{68}, {69}, {70}, {71}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {80}, 768;",
+            "add.u32 low, {80}, 768; mov.b64 d, {{low, {81}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}},",
             "{{{72}, {73}, {74}, {75}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {80}, 896;",
+            "add.u32 low, {80}, 896; mov.b64 d, {{low, {81}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, {48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}},",
             "{{{76}, {77}, {78}, {79}}}, d, 1, 1, 1, 0;",
@@ -209,55 +216,39 @@ unsafe fn scores_64(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 2], rows: u64) {
             in(reg32) q[1][0][1], in(reg32) q[1][0][2], in(reg32) q[1][0][3],
             in(reg32) q[1][1][0], in(reg32) q[1][1][1], in(reg32) q[1][1][2],
             in(reg32) q[1][1][3],
-            in(reg64) rows, options(nostack)
+            in(reg32) rows, const EIGHT_ROWS, options(nostack)
         );
     }
 }
 
-/// [`weighted`] of heads of 32.
+/// Half 0 of [`weighted`] for heads of 32.
 ///
 /// # Safety
 ///
-/// As [`scores`].
+/// As [`weighted`].
 #[inline(always)]
-unsafe fn weighted_32(c: &mut [Acc; 2], p: &[[[u32; 4]; 2]; 4], rows: u64) {
+unsafe fn weighted_32(c: &mut [Acc; 2], p: &[[[u32; 4]; 2]; 2], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
-            "{{ .reg .b64 d;",
+            "{{ .reg .b32 low; .reg .b64 d;",
             "wgmma.fence.sync.aligned;",
-            "add.s64 d, {48}, 0;",
+            "add.u32 low, {32}, 0; mov.b64 d, {{low, {33}}};",
             "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
             "{{{16}, {17}, {18}, {19}}}, d, 0, 1, 1, 0;",
-            "add.s64 d, {48}, 64;",
+            "add.u32 low, {32}, 64; mov.b64 d, {{low, {33}}};",
             "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
             "{{{20}, {21}, {22}, {23}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {48}, 128;",
+            "add.u32 low, {32}, 128; mov.b64 d, {{low, {33}}};",
             "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
             "{{{24}, {25}, {26}, {27}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {48}, 192;",
+            "add.u32 low, {32}, 192; mov.b64 d, {{low, {33}}};",
             "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
             "{{{28}, {29}, {30}, {31}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {48}, 256;",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
-            "{{{32}, {33}, {34}, {35}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {48}, 320;",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
-            "{{{36}, {37}, {38}, {39}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {48}, 384;",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
-            "{{{40}, {41}, {42}, {43}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {48}, 448;",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
-            "{{{44}, {45}, {46}, {47}}}, d, 1, 1, 1, 0;",
             "wgmma.commit_group.sync.aligned; }}",
             out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
             out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
@@ -268,61 +259,86 @@ unsafe fn weighted_32(c: &mut [Acc; 2], p: &[[[u32; 4]; 2]; 4], rows: u64) {
             in(reg32) p[0][1][2], in(reg32) p[0][1][3], in(reg32) p[1][0][0],
             in(reg32) p[1][0][1], in(reg32) p[1][0][2], in(reg32) p[1][0][3],
             in(reg32) p[1][1][0], in(reg32) p[1][1][1], in(reg32) p[1][1][2],
-            in(reg32) p[1][1][3], in(reg32) p[2][0][0], in(reg32) p[2][0][1],
-            in(reg32) p[2][0][2], in(reg32) p[2][0][3], in(reg32) p[2][1][0],
-            in(reg32) p[2][1][1], in(reg32) p[2][1][2], in(reg32) p[2][1][3],
-            in(reg32) p[3][0][0], in(reg32) p[3][0][1], in(reg32) p[3][0][2],
-            in(reg32) p[3][0][3], in(reg32) p[3][1][0], in(reg32) p[3][1][1],
-            in(reg32) p[3][1][2], in(reg32) p[3][1][3],
-            in(reg64) rows, options(nostack)
+            in(reg32) p[1][1][3],
+            in(reg32) rows, const EIGHT_ROWS, options(nostack)
         );
     }
 }
 
-/// [`weighted`] of heads of 64.
+/// Half 1 of [`weighted`] for heads of 32.
 ///
 /// # Safety
 ///
-/// As [`scores`].
+/// As [`weighted`].
 #[inline(always)]
-unsafe fn weighted_64(c: &mut [Acc; 4], p: &[[[u32; 4]; 2]; 4], rows: u64) {
+unsafe fn add_weighted_32(c: &mut [Acc; 2], p: &[[[u32; 4]; 2]; 2], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
-            "{{ .reg .b64 d;",
+            "{{ .reg .b32 low; .reg .b64 d;",
             "wgmma.fence.sync.aligned;",
-            "add.s64 d, {64}, 0;",
+            "add.u32 low, {32}, 0; mov.b64 d, {{low, {33}}};",
+            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
+            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
+            "{{{16}, {17}, {18}, {19}}}, d, 1, 1, 1, 0;",
+            "add.u32 low, {32}, 64; mov.b64 d, {{low, {33}}};",
+            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
+            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
+            "{{{20}, {21}, {22}, {23}}}, d, 1, 1, 1, 0;",
+            "add.u32 low, {32}, 128; mov.b64 d, {{low, {33}}};",
+            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
+            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
+            "{{{24}, {25}, {26}, {27}}}, d, 1, 1, 1, 0;",
+            "add.u32 low, {32}, 192; mov.b64 d, {{low, {33}}};",
+            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
+            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}}},",
+            "{{{28}, {29}, {30}, {31}}}, d, 1, 1, 1, 0;",
+            "wgmma.commit_group.sync.aligned; }}",
+            inout(reg32) c[0][0], inout(reg32) c[0][1], inout(reg32) c[0][2],
+            inout(reg32) c[0][3], inout(reg32) c[0][4], inout(reg32) c[0][5],
+            inout(reg32) c[0][6], inout(reg32) c[0][7], inout(reg32) c[1][0],
+            inout(reg32) c[1][1], inout(reg32) c[1][2], inout(reg32) c[1][3],
+            inout(reg32) c[1][4], inout(reg32) c[1][5], inout(reg32) c[1][6],
+            inout(reg32) c[1][7],
+            in(reg32) p[0][0][0], in(reg32) p[0][0][1], in(reg32) p[0][0][2],
+            in(reg32) p[0][0][3], in(reg32) p[0][1][0], in(reg32) p[0][1][1],
+            in(reg32) p[0][1][2], in(reg32) p[0][1][3], in(reg32) p[1][0][0],
+            in(reg32) p[1][0][1], in(reg32) p[1][0][2], in(reg32) p[1][0][3],
+            in(reg32) p[1][1][0], in(reg32) p[1][1][1], in(reg32) p[1][1][2],
+            in(reg32) p[1][1][3],
+            in(reg32) rows, const EIGHT_ROWS, options(nostack)
+        );
+    }
+}
+
+/// Half 0 of [`weighted`] for heads of 64.
+///
+/// # Safety
+///
+/// As [`weighted`].
+#[inline(always)]
+unsafe fn weighted_64(c: &mut [Acc; 4], p: &[[[u32; 4]; 2]; 2], rows: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "{{ .reg .b32 low; .reg .b64 d;",
+            "wgmma.fence.sync.aligned;",
+            "add.u32 low, {48}, 0; mov.b64 d, {{low, {49}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{32}, {33}, {34}, {35}}}, d, 0, 1, 1, 0;",
-            "add.s64 d, {64}, 128;",
+            "add.u32 low, {48}, 128; mov.b64 d, {{low, {49}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{36}, {37}, {38}, {39}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {64}, 256;",
+            "add.u32 low, {48}, 256; mov.b64 d, {{low, {49}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{40}, {41}, {42}, {43}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {64}, 384;",
+            "add.u32 low, {48}, 384; mov.b64 d, {{low, {49}}};",
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
             "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
             "{{{44}, {45}, {46}, {47}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {64}, 512;",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
-            "{{{48}, {49}, {50}, {51}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {64}, 640;",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
-            "{{{52}, {53}, {54}, {55}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {64}, 768;",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
-            "{{{56}, {57}, {58}, {59}}}, d, 1, 1, 1, 0;",
-            "add.s64 d, {64}, 896;",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
-            "{{{60}, {61}, {62}, {63}}}, d, 1, 1, 1, 0;",
             "wgmma.commit_group.sync.aligned; }}",
             out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
             out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
@@ -337,13 +353,59 @@ unsafe fn weighted_64(c: &mut [Acc; 4], p: &[[[u32; 4]; 2]; 4], rows: u64) {
             in(reg32) p[0][1][2], in(reg32) p[0][1][3], in(reg32) p[1][0][0],
             in(reg32) p[1][0][1], in(reg32) p[1][0][2], in(reg32) p[1][0][3],
             in(reg32) p[1][1][0], in(reg32) p[1][1][1], in(reg32) p[1][1][2],
-            in(reg32) p[1][1][3], in(reg32) p[2][0][0], in(reg32) p[2][0][1],
-            in(reg32) p[2][0][2], in(reg32) p[2][0][3], in(reg32) p[2][1][0],
-            in(reg32) p[2][1][1], in(reg32) p[2][1][2], in(reg32) p[2][1][3],
-            in(reg32) p[3][0][0], in(reg32) p[3][0][1], in(reg32) p[3][0][2],
-            in(reg32) p[3][0][3], in(reg32) p[3][1][0], in(reg32) p[3][1][1],
-            in(reg32) p[3][1][2], in(reg32) p[3][1][3],
-            in(reg64) rows, options(nostack)
+            in(reg32) p[1][1][3],
+            in(reg32) rows, const EIGHT_ROWS, options(nostack)
+        );
+    }
+}
+
+/// Half 1 of [`weighted`] for heads of 64.
+///
+/// # Safety
+///
+/// As [`weighted`].
+#[inline(always)]
+unsafe fn add_weighted_64(c: &mut [Acc; 4], p: &[[[u32; 4]; 2]; 2], rows: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "{{ .reg .b32 low; .reg .b64 d;",
+            "wgmma.fence.sync.aligned;",
+            "add.u32 low, {48}, 0; mov.b64 d, {{low, {49}}};",
+            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
+            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
+            "{{{32}, {33}, {34}, {35}}}, d, 1, 1, 1, 0;",
+            "add.u32 low, {48}, 128; mov.b64 d, {{low, {49}}};",
+            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
+            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
+            "{{{36}, {37}, {38}, {39}}}, d, 1, 1, 1, 0;",
+            "add.u32 low, {48}, 256; mov.b64 d, {{low, {49}}};",
+            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
+            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
+            "{{{40}, {41}, {42}, {43}}}, d, 1, 1, 1, 0;",
+            "add.u32 low, {48}, 384; mov.b64 d, {{low, {49}}};",
+            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
+            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}}},",
+            "{{{44}, {45}, {46}, {47}}}, d, 1, 1, 1, 0;",
+            "wgmma.commit_group.sync.aligned; }}",
+            inout(reg32) c[0][0], inout(reg32) c[0][1], inout(reg32) c[0][2],
+            inout(reg32) c[0][3], inout(reg32) c[0][4], inout(reg32) c[0][5],
+            inout(reg32) c[0][6], inout(reg32) c[0][7], inout(reg32) c[1][0],
+            inout(reg32) c[1][1], inout(reg32) c[1][2], inout(reg32) c[1][3],
+            inout(reg32) c[1][4], inout(reg32) c[1][5], inout(reg32) c[1][6],
+            inout(reg32) c[1][7], inout(reg32) c[2][0], inout(reg32) c[2][1],
+            inout(reg32) c[2][2], inout(reg32) c[2][3], inout(reg32) c[2][4],
+            inout(reg32) c[2][5], inout(reg32) c[2][6], inout(reg32) c[2][7],
+            inout(reg32) c[3][0], inout(reg32) c[3][1], inout(reg32) c[3][2],
+            inout(reg32) c[3][3], inout(reg32) c[3][4], inout(reg32) c[3][5],
+            inout(reg32) c[3][6], inout(reg32) c[3][7],
+            in(reg32) p[0][0][0], in(reg32) p[0][0][1], in(reg32) p[0][0][2],
+            in(reg32) p[0][0][3], in(reg32) p[0][1][0], in(reg32) p[0][1][1],
+            in(reg32) p[0][1][2], in(reg32) p[0][1][3], in(reg32) p[1][0][0],
+            in(reg32) p[1][0][1], in(reg32) p[1][0][2], in(reg32) p[1][0][3],
+            in(reg32) p[1][1][0], in(reg32) p[1][1][1], in(reg32) p[1][1][2],
+            in(reg32) p[1][1][3],
+            in(reg32) rows, const EIGHT_ROWS, options(nostack)
         );
     }
 }

@@ -98,6 +98,9 @@ pub fn mma_half<const HALF: usize>(w: &Operand, x: &Operand, acc: &mut Acc) {
     *acc = arch::mma(w, x, *acc);
 }
 
+/// Whether elements `2 i` and `2 i + 1` of a lane's part of a result are neighbours in w.
+pub const PAIRED: bool = false;
+
 /// Results of different x one lane holds.
 pub const X_SLOTS: usize = 1;
 

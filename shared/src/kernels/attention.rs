@@ -24,11 +24,11 @@ const fn split_bytes(head_dim: usize) -> usize {
     2 * SPLIT / PAGE * head_len(head_dim) * 2
 }
 
-/// Workgroup memory of `attention_split_*`: on Hopper the split, and a barrier each for its keys and
-/// its values.
+/// Workgroup memory of `attention_split_*`: on Hopper the split without the values of its last page,
+/// which take the place of the keys, and a barrier each for the keys and for the values of a page.
 pub const fn split_lds(family: Family, head_dim: usize) -> u32 {
     match family {
-        Family::Nvptx => (split_bytes(head_dim) + 2 * 8) as u32,
+        Family::Nvptx => (split_bytes(head_dim) - 2 * head_len(head_dim) + 3 * 8) as u32,
         _ => 0,
     }
 }
