@@ -2,6 +2,7 @@
 
 pub mod crosscheck;
 pub mod journal;
+pub mod parallel;
 pub mod prompts;
 pub mod scheduler;
 pub mod verify;

@@ -3,7 +3,7 @@
 //! bytes, or the built-in one.
 
 mod bad_input;
-mod built_in;
+mod emulated;
 mod getp;
 mod golden;
 mod text;

@@ -28,7 +28,8 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let longest = golden.cases.iter().map(length).max().unwrap_or(1);
     let mut opened = args.device.open(weights, 1, Some(longest))?;
     let mut console = Console::stdout(None)?;
-    console.line(format!("{}: {}", args.dir.display(), opened.engine.describe()))?;
-    let pass = golden::run(&golden, opened.engine.as_mut(), opened.precision, &mut console)?;
+    console.line(format!("{}: {}", args.dir.display(), opened.engine().describe()))?;
+    let precision = opened.precision;
+    let pass = golden::run(&golden, opened.engine(), precision, &mut console)?;
     Ok(if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

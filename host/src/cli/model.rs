@@ -37,8 +37,8 @@ impl ModelArgs {
     }
 }
 
-/// The device of the built-in model where there is no GPU.
-const EMULATED: &str = "emu:gfx1151";
+/// The chip emulated for the built-in model where there is no GPU.
+const EMULATED: &str = "gfx1151";
 
 /// The model that needs no file.
 pub fn built_in() -> Arc<Weights> {
@@ -86,7 +86,7 @@ pub struct DeviceArgs {
     /// that is there.
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
-    /// Number of GPUs, of those the device names.
+    /// getp: number of GPUs to share the prompts among, of those the device names [default: 1]
     #[arg(short, long, value_parser = args::count)]
     gpus: Option<usize>,
     #[command(flatten)]
@@ -140,8 +140,8 @@ const CPU: &str = "cpu";
 
 /// An engine, and what has to be known beside its interface.
 pub struct Opened {
-    /// The engine.
-    pub engine: Box<dyn Engine>,
+    /// The engines, one for each GPU; at least one.
+    pub engines: Vec<Box<dyn Engine>>,
     /// The device's kind: results may differ in rounding from another kind's.
     pub kind: String,
     /// Why this device.
@@ -151,6 +151,17 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// The first engine.
+    pub fn engine(&mut self) -> &mut dyn Engine {
+        self.engines[0].as_mut()
+    }
+
+    /// For people: what runs, and why.
+    pub fn describe(&self) -> String {
+        let engines: Vec<String> = self.engines.iter().map(|engine| engine.describe()).collect();
+        format!("{} ({})", engines.join("; "), self.why)
+    }
+
     /// Whether this is the CPU engine.
     pub fn is_cpu(&self) -> bool {
         self.kind == CPU
@@ -185,29 +196,44 @@ impl DeviceArgs {
         batch: usize,
         positions: Option<usize>,
     ) -> Result<Opened> {
+        if let Some(gpus) = self.gpus.filter(|&gpus| gpus > 1) {
+            bail!("-g {gpus}: only files of prompts (getp) are shared among GPUs");
+        }
+        self.open_all(weights, batch, positions)
+    }
+
+    /// As [`DeviceArgs::open`], an engine on each of `-g` GPUs.
+    pub fn open_all(
+        &self,
+        weights: Arc<Weights>,
+        batch: usize,
+        positions: Option<usize>,
+    ) -> Result<Opened> {
         match gpu::open(&self.device)? {
             gpu::Opened::Cpu { why } => self.open_cpu(weights, batch, why),
             gpu::Opened::Gpus { devices, why } => {
-                self.open_gpu(&devices, &weights, batch, positions, why)
+                self.open_gpus(&devices, &weights, batch, positions, why)
             }
         }
     }
 
-    /// As [`DeviceArgs::open`], but where `auto` finds no GPU it takes an emulated one: the kernels
-    /// are what the built-in model is there to show.
+    /// As [`DeviceArgs::open_all`], but where `auto` finds no GPU it takes emulated ones: the
+    /// kernels are what the built-in model is there to show.
     pub fn open_or_emulate(
         &self,
         weights: Arc<Weights>,
         batch: usize,
         positions: Option<usize>,
     ) -> Result<Opened> {
+        let count = self.gpus.unwrap_or(1);
+        let emulated = DeviceName::Emulator { chip: EMULATED.to_owned(), count };
         if self.device == DeviceName::Auto
             && let gpu::Opened::Cpu { why } = gpu::open(&self.device)?
-            && let gpu::Opened::Gpus { devices, .. } = gpu::open(&EMULATED.parse()?)?
+            && let gpu::Opened::Gpus { devices, .. } = gpu::open(&emulated)?
         {
-            return self.open_gpu(&devices, &weights, batch, positions, why);
+            return self.open_gpus(&devices, &weights, batch, positions, why);
         }
-        self.open(weights, batch, positions)
+        self.open_all(weights, batch, positions)
     }
 
     /// The CPU engine beside another one, to compare with it.
@@ -216,7 +242,7 @@ impl DeviceArgs {
         CpuEngine::new(weights, options).context("device cpu")
     }
 
-    fn open_gpu(
+    fn open_gpus(
         &self,
         devices: &[gpu::Device],
         weights: &Arc<Weights>,
@@ -224,11 +250,23 @@ impl DeviceArgs {
         positions: Option<usize>,
         why: String,
     ) -> Result<Opened> {
-        let gpus = self.gpus.unwrap_or(devices.len().min(1));
-        if gpus > 1 {
-            bail!("-g {gpus}: work is not shared among GPUs yet, expected 1");
-        }
-        let Some(device) = devices.first() else { bail!("--device {}: no device", self.device) };
+        let gpus = self.gpus.unwrap_or(1);
+        let Some(devices) = devices.get(..gpus) else {
+            bail!("-g {gpus}: --device {} has {} GPUs", self.device, devices.len());
+        };
+        let engine = |device| self.open_gpu(device, weights, batch, positions);
+        let engines = devices.iter().map(engine).collect::<Result<Vec<_>>>()?;
+        let kind = devices[0].properties().arch.clone();
+        Ok(Opened { engines, kind, why, precision: Precision::Bf16 })
+    }
+
+    fn open_gpu(
+        &self,
+        device: &gpu::Device,
+        weights: &Arc<Weights>,
+        batch: usize,
+        positions: Option<usize>,
+    ) -> Result<Box<dyn Engine>> {
         if self.cpu.kv32 {
             bail!("--kv32: device {device} keeps keys and values in bf16");
         }
@@ -247,12 +285,7 @@ impl DeviceArgs {
             bar.set_position(done);
         })?;
         bar.finish_and_clear();
-        Ok(Opened {
-            engine: Box::new(engine),
-            kind: device.properties().arch.clone(),
-            why,
-            precision: Precision::Bf16,
-        })
+        Ok(Box::new(engine))
     }
 
     fn open_cpu(&self, weights: Arc<Weights>, batch: usize, why: String) -> Result<Opened> {
@@ -268,7 +301,7 @@ impl DeviceArgs {
         let options = CpuOptions { max_sequences: batch, ..self.cpu.options() };
         let engine = CpuEngine::new(weights, options).context("device cpu")?;
         Ok(Opened {
-            engine: Box::new(engine),
+            engines: vec![Box::new(engine)],
             kind: String::from(CPU),
             why,
             // Keys and values rounded to bf16 are beyond what an f32 engine may differ by.

@@ -57,7 +57,7 @@ pub struct Args {
     /// Seed of sampling; without it, the time.
     #[arg(short, long, allow_negative_numbers = true)]
     seed: Option<u64>,
-    /// getp: requests that run together.
+    /// getp: requests that run together, on each GPU.
     #[arg(short, long, default_value = "32", value_parser = args::count, allow_negative_numbers = true)]
     batch: usize,
     /// getp: only the first prompts; 0 is all.

@@ -9,6 +9,7 @@
 //! however tokens are grouped, so its text does not change.
 
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 
 use crate::engine::{Chunk, Engine, EngineError, Output, Sampling, SeqId, Want};
 
@@ -75,6 +76,15 @@ pub struct Counts {
     pub decode_tokens: u64,
     /// Times a request lost its place because the cache was full.
     pub preemptions: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.steps += other.steps;
+        self.prefill_tokens += other.prefill_tokens;
+        self.decode_tokens += other.decode_tokens;
+        self.preemptions += other.preemptions;
+    }
 }
 
 /// The requests in flight.
@@ -158,7 +168,12 @@ impl Scheduler {
 
     /// Whether no request is left, and no event either.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && self.finished.is_empty()
+        self.in_flight() == 0
+    }
+
+    /// Requests submitted whose end has not been told.
+    pub fn in_flight(&self) -> usize {
+        self.waiting.len() + self.running.len() + self.finished.len()
     }
 
     /// How much was computed until now.

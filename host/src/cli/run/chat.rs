@@ -58,8 +58,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let tokenizer = args.tokenizer()?;
     let (weights, _) = args.weights(&mut console)?;
     let mut opened = args.device.open(weights, 1, args.room())?;
-    let engine = opened.engine.as_mut();
-    console.line(format!("device: {} ({})", engine.describe(), opened.why))?;
+    console.line(format!("device: {}", opened.describe()))?;
+    let engine = opened.engine();
     let positions = args.positions(engine)?;
     let mut chat = Chat {
         tokenizer: &tokenizer,

@@ -17,8 +17,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let tokenizer = args.tokenizer()?;
     let (weights, _) = args.weights(&mut notes)?;
     let mut opened = args.device.open(weights, 1, args.room())?;
-    let engine = opened.engine.as_mut();
-    notes.line(format!("device: {} ({})", engine.describe(), opened.why))?;
+    notes.line(format!("device: {}", opened.describe()))?;
+    let engine = opened.engine();
     let positions = args.positions(engine)?;
     let ids = encode(&tokenizer, prompt, engine.config(), positions)?;
     let sampling = args.sampling(time_seed);

@@ -10,7 +10,8 @@ use gptoss::cpu::CpuEngine;
 use gptoss::engine::{Engine, Sampling};
 use gptoss::modes::crosscheck::{self, Crosscheck};
 use gptoss::modes::journal::{self, JobKey, OutputFile};
-use gptoss::modes::scheduler::{Event, Request, Scheduler};
+use gptoss::modes::parallel::{self, Outcome};
+use gptoss::modes::scheduler::{Counts, Event, Request};
 use gptoss::modes::{prompts, request_seed, verify};
 use gptoss::tokenizer::{STOP_TOKENS, Tokenizer};
 use indicatif::ProgressBar;
@@ -42,18 +43,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let built_in = args.checkpoint.is_none();
     let mut opened = match built_in {
         true => args.device.open_or_emulate(Arc::clone(&weights), args.batch, args.room())?,
-        false => args.device.open(Arc::clone(&weights), args.batch, args.room())?,
+        false => args.device.open_all(Arc::clone(&weights), args.batch, args.room())?,
     };
     // What the built-in model computes on a GPU is compared with the CPU engine.
     let compared = built_in && !opened.is_cpu() && args.temperature == 0.0;
-    let engine = opened.engine.as_mut();
-    console.line(format!("device: {} ({})", engine.describe(), opened.why))?;
+    console.line(format!("device: {}", opened.describe()))?;
+    let engine = opened.engine();
     let positions = args.positions(engine)?;
     let sampling = args.sampling(|| resumed_seed(args).unwrap_or_else(time_seed));
     console.line(format!(
         "getp: {} requests, {positions} positions, {} at a time",
         prompts.len(),
-        args.batch.min(engine.limits().max_sequences)
+        args.batch.min(engine.limits().max_sequences) * opened.engines.len()
     ))?;
     if sampling.temperature > 0.0 {
         console.line(format!(
@@ -64,7 +65,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
     let mut phases = Phases::default();
     let requests = phases.time("tokenize", || {
-        requests(&prompts, &tokenizer, engine, positions, sampling).with_context(|| name.to_owned())
+        requests(&prompts, &tokenizer, opened.engine(), positions, sampling)
+            .with_context(|| name.to_owned())
     })?;
     let key = job_key(args, &prompts, positions, sampling, &model, &opened.kind);
     let output = match &args.output {
@@ -72,8 +74,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         None => OutputFile::stream(Box::new(std::io::stdout()), requests.len()),
     };
     let mut job = Job { requests, output, generated: 0, kept: compared.then(Vec::new) };
-    let scheduler = job.infer(engine, args.batch, &mut phases, &mut console)?;
-    if !scheduler.is_idle() {
+    let outcome = job.infer(&mut opened.engines, args.batch, &mut phases, &mut console)?;
+    if !outcome.is_complete {
         return interrupted(args.output.as_deref());
     }
     job.output.finish()?;
@@ -85,7 +87,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     console.line(format!("│ ⚡️ TPS: {:<13.6}       │", job.generated as f64 / seconds))?;
     console.line("└─────────────────────────────┘")?;
     if args.profile {
-        phases.print(&scheduler, &mut console)?;
+        phases.print(outcome.counts, &mut console)?;
     }
     if let Some(kept) = job.kept {
         let reference = args.device.open_reference(weights)?;
@@ -226,12 +228,11 @@ impl Job {
     /// Runs what is not done yet, until all is or Ctrl-C comes.
     fn infer(
         &mut self,
-        engine: &mut dyn Engine,
+        engines: &mut [Box<dyn Engine>],
         batch: usize,
         phases: &mut Phases,
         console: &mut Console,
-    ) -> Result<Scheduler> {
-        let mut scheduler = Scheduler::new(batch);
+    ) -> Result<Outcome> {
         let todo: Vec<Request> =
             self.requests.iter().filter(|r| !self.output.is_done(r.id)).cloned().collect();
         let kept = self.requests.len() - todo.len();
@@ -239,28 +240,29 @@ impl Job {
             console.line(format!("resume: {kept} requests are finished"))?;
         }
         let mut report = Report::new(&todo, console)?;
-        todo.into_iter().for_each(|request| scheduler.submit(request));
-        interrupt::catch()?;
-        while !scheduler.is_idle() && !interrupt::asked() {
-            let events = phases.time("engine", || scheduler.step(engine))?;
-            for event in events {
-                match event {
-                    Event::Token { .. } => report.token(),
-                    Event::Done { id, tokens } => {
-                        self.generated += tokens.len();
-                        report.done(self.requests[id].max_tokens - tokens.len(), console)?;
-                        if let Some(kept) = &mut self.kept {
-                            kept.push((id, tokens.clone()));
-                        }
-                        phases
-                            .time("output", || self.output.record(id, tokens))
-                            .with_context(|| "the output is unfinished; --resume completes it")?;
-                    }
-                }
+        let mut writing = 0.0;
+        let on_event = |event| {
+            let Event::Done { id, tokens } = event else {
+                report.token();
+                return Ok(());
+            };
+            self.generated += tokens.len();
+            report.done(self.requests[id].max_tokens - tokens.len(), console)?;
+            if let Some(kept) = &mut self.kept {
+                kept.push((id, tokens.clone()));
             }
-        }
+            let start = Instant::now();
+            let recorded = self.output.record(id, tokens);
+            writing += start.elapsed().as_secs_f64();
+            recorded.with_context(|| "the output is unfinished; --resume completes it")
+        };
+        interrupt::catch()?;
+        let outcome = phases
+            .time("engine", || parallel::run(engines, batch, todo, interrupt::asked, on_event))?;
+        // The engines go on meanwhile.
+        phases.add("of it output", writing);
         report.finish();
-        Ok(scheduler)
+        Ok(outcome)
     }
 }
 
@@ -322,22 +324,24 @@ impl Phases {
     fn time<T>(&mut self, phase: &'static str, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = work();
-        let seconds = start.elapsed().as_secs_f64();
+        self.add(phase, start.elapsed().as_secs_f64());
+        result
+    }
+
+    fn add(&mut self, phase: &'static str, seconds: f64) {
         match self.0.iter_mut().find(|(name, _)| *name == phase) {
             Some((_, total)) => *total += seconds,
             None => self.0.push((phase, seconds)),
         }
-        result
     }
 
-    /// Time of inference: all but the writing of the output.
+    /// Time of inference.
     fn total(&self) -> f64 {
-        let inference = self.0.iter().filter(|(name, _)| *name != "output");
+        let inference = self.0.iter().filter(|(name, _)| *name != "of it output");
         inference.map(|(_, seconds)| seconds).sum::<f64>().max(f64::MIN_POSITIVE)
     }
 
-    fn print(&self, scheduler: &Scheduler, console: &mut Console) -> Result<()> {
-        let counts = scheduler.counts();
+    fn print(&self, counts: Counts, console: &mut Console) -> Result<()> {
         let fed = counts.prefill_tokens + counts.decode_tokens;
         for (name, seconds) in &self.0 {
             console.line(format!("{name:<17}: {seconds:>10.3} s"))?;

@@ -1,4 +1,4 @@
-//! The built-in model on an emulated GPU, compared with the CPU engine.
+//! Models on emulated GPUs: the built-in one compared with the CPU engine, files of prompts on several.
 
 use std::path::Path;
 
@@ -35,19 +35,25 @@ fn sampled_tokens_and_the_cpu_engines_own_are_not_checked() {
 }
 
 #[test]
-fn the_batch_does_not_change_what_is_drawn() {
+fn neither_batch_nor_gpus_change_what_is_drawn() {
     let bench = Bench::new();
     bench.write("in.txt", "5\na\nbcd\nefghi\nj\nklmnopq\n");
     let (tiny, kernels) = (crate::tiny_model(), kernels(&["gfx1151"]));
     let path = |path: &Path| path.to_str().expect("an UTF-8 path").to_owned();
     let (tiny, kernels) = (path(&tiny), path(&kernels));
     let fixed = ["run", "-c", &tiny, "-z", "bytes.bin", "--kernels", &kernels, "-i", "in.txt"];
-    let sampling = ["--device", "emu:gfx1151", "-n", "12", "-T", "0.9", "-p", "0.8", "-s", "4"];
-    let run = |batch| bench.run(&[&fixed[..], &sampling, &["-b", batch]].concat()).ok().stdout;
-    let first = run("1");
+    let sampling = ["--device", "emu:gfx1151x3", "-n", "12", "-T", "0.9", "-p", "0.8", "-s", "4"];
+    let run = |flags: &[&str]| bench.run(&[&fixed[..], &sampling, flags].concat());
+    let first = run(&["-b", "1"]).ok().stdout;
     assert_eq!(first.lines().count(), 5);
-    assert_eq!(run("3"), first);
-    assert_eq!(run("5"), first);
+    for flags in [["-b", "3", "-g", "1"], ["-b", "1", "-g", "2"], ["-b", "2", "-g", "3"]] {
+        let outcome = run(&flags).ok();
+        assert_eq!(outcome.stdout, first, "{flags:?}");
+        let gpus = outcome.stderr.matches("emu:gfx1151 device").count();
+        assert_eq!(gpus.to_string(), flags[3], "{}", outcome.stderr);
+    }
+    run(&["-g", "4"]).refused(&["-g 4", "emu:gfx1151x3 has 3 GPUs"]);
+    run(&["-g", "2", "-m", "chat"]).refused(&["-g 2", "getp"]);
 }
 
 #[test]
