@@ -45,8 +45,21 @@ run_model() {
     gptoss run "$@"
 }
 
+# The kernels of an emulated chip among the arguments, when there are none of it.
+emulated_chip() {
+    local argument chip
+    for argument in "$@"; do
+        [[ $argument =~ ^(--device=)?emu:(gfx[0-9a-f]+) ]] || continue
+        chip=${BASH_REMATCH[2]}
+        grep -qs "^$chip\." "$root/target/kernels/index" && continue
+        echo "run.sh: no kernels of $chip yet, building them once (./run.sh build --arch $chip)" >&2
+        kernels --arch "$chip" >&2 || true
+    done
+}
+
 gptoss() {
     local folder
+    emulated_chip "$@"
     [ "$profile" = dev ] && folder=debug || folder=$profile
     (cd "$root" && cargo build --quiet --profile "$profile" --package gptoss --bin gptoss)
     # Paths among the arguments are the caller's.

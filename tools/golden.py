@@ -8,7 +8,8 @@ the form tests/data/README.md describes. It is computed from the rounded weights
 the file must agree with it to the last rounding of its own.
 
 Where two router logits nearly tie, bf16 activations may rightly choose the other expert, and the
-row moves far: take a seed whose margins, which are printed, are well above 0.02.
+row moves far. By how much experts are chosen at the rows listed and at the greedy tokens is
+printed: take a seed where that is well above 0.02.
 """
 import argparse
 import json
@@ -210,15 +211,17 @@ def case(a, w, length, number):
         rows.append(dict(pos=pos, top_ids=top.tolist(), top_logits=logits[pos][top].tolist(),
                          lse=float(largest + np.log(np.exp(logits[pos] - largest).sum())),
                          mean=float(logits[pos].mean()), std=float(logits[pos].std())))
-    print(f"prompt {length}: experts chosen by at least",
-          f"{min(margin[row['pos']] for row in rows):.3f} at the rows listed")
+    least = min(margin[row["pos"]] for row in rows)
     ids, greedy, gaps = list(prompt), [], []
     for step in range(a.greedy):
-        last = (logits if step == 0 else forward(a, w, np.array(ids))[0])[-1]
-        second, first = np.sort(last)[-2:]
-        greedy.append(int(last.argmax()))
+        if step > 0:
+            logits, margin = forward(a, w, np.array(ids))
+        least = min(least, margin[-1])
+        second, first = np.sort(logits[-1])[-2:]
+        greedy.append(int(logits[-1].argmax()))
         gaps.append(float(first - second))
         ids.append(greedy[-1])
+    print(f"prompt {length}: experts chosen by at least {least:.3f}, tokens by {min(gaps):.3f}")
     return dict(prompt=prompt, rows=rows, greedy=greedy, greedy_gap=gaps)
 
 
