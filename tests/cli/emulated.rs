@@ -57,6 +57,19 @@ fn neither_batch_nor_gpus_change_what_is_drawn() {
 }
 
 #[test]
+fn the_emulator_tells_what_it_counted() {
+    let bench = Bench::new();
+    let flags = ["-n", "10", "-T", "1", "--device", "emu:gfx1151", "--emu-stats"];
+    let counted = run(&bench, &flags).ok().stderr;
+    // The prefill's launches, then those of the steps that are recorded and replayed.
+    for kernel in ["embed", "sample"] {
+        let line = counted.lines().find(|line| line.split(' ').next() == Some(kernel));
+        let fields: Vec<&str> = line.unwrap_or(&counted).split_whitespace().collect();
+        assert!(fields.len() == 7 && fields[1..3].iter().all(|n| *n != "0"), "{counted}");
+    }
+}
+
+#[test]
 fn missing_kernels_are_one_line() {
     let bench = Bench::new();
     let flags = ["run", "--device", "emu:gfx1151", "--kernels", "."];

@@ -31,5 +31,6 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     console.line(format!("{}: {}", args.dir.display(), opened.engine().describe()))?;
     let precision = opened.precision;
     let pass = golden::run(&golden, opened.engine(), precision, &mut console)?;
+    args.device.print_stats()?;
     Ok(if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use emulator::KernelStats;
 use gptoss::cpu::{CpuEngine, CpuOptions, Isa, KvDtype};
 use gptoss::device_name::DeviceName;
 use gptoss::engine::Engine;
 use gptoss::golden::Precision;
-use gptoss::gpu;
 use gptoss::gpu::launch::linear::DenseFormat;
+use gptoss::gpu::{self, Api};
 use gptoss::gpu_engine::{GpuEngine, GpuOptions};
 use gptoss::model::{self, LoadOptions, Weights};
 use gptoss::synth;
 
 use super::args::{self, BinLayoutArg};
-use super::progress;
+use super::{Console, progress};
 
 /// Which model, and how it is read.
 #[derive(clap::Args)]
@@ -135,6 +136,9 @@ enum IsaArg {
     Avx512,
 }
 
+const EMULATED_ONLY: &str =
+    "--emu-stats counts what an emulated GPU does, expected --device emu:CHIP";
+
 /// [`Opened::kind`] of the CPU engine.
 const CPU: &str = "cpu";
 
@@ -174,6 +178,29 @@ impl DeviceArgs {
         match &self.device {
             DeviceName::Cpu | DeviceName::Auto => self.device = DeviceName::Cpu,
             other => bail!("--device {other}: mode getp_cpu runs on cpu"),
+        }
+        Ok(())
+    }
+
+    /// Prints what the emulator counted, where that is wanted: a line per kernel.
+    pub fn print_stats(&self) -> Result<()> {
+        if !self.emu_stats {
+            return Ok(());
+        }
+        let mut console = Console::stderr(None)?;
+        console.line(format!(
+            "{:<24} {:>8} {:>12} {:>12} {:>10} {:>10} {:>13}",
+            "kernel", "launches", "instructions", "vector", "matrix", "global MB", "LDS conflicts"
+        ))?;
+        for KernelStats { kernel, launches, counters } in emulator::take_stats() {
+            console.line(format!(
+                "{kernel:<24} {launches:>8} {:>12} {:>12} {:>10} {:>10.1} {:>13}",
+                counters.instructions,
+                counters.valu,
+                counters.matrix,
+                counters.global_bytes as f64 / 1e6,
+                counters.lds_bank_conflicts
+            ))?;
         }
         Ok(())
     }
@@ -254,6 +281,9 @@ impl DeviceArgs {
         let Some(devices) = devices.get(..gpus) else {
             bail!("-g {gpus}: --device {} has {} GPUs", self.device, devices.len());
         };
+        if self.emu_stats && devices.iter().any(|device| device.api() != Api::Emulator) {
+            bail!(EMULATED_ONLY);
+        }
         let engine = |device| self.open_gpu(device, weights, batch, positions);
         let engines = devices.iter().map(engine).collect::<Result<Vec<_>>>()?;
         let kind = devices[0].properties().arch.clone();
@@ -296,7 +326,7 @@ impl DeviceArgs {
             bail!("--kernels {}: device cpu has no kernels", kernels.display());
         }
         if self.emu_stats {
-            bail!("--emu-stats counts what an emulated GPU does, expected --device emu:CHIP");
+            bail!(EMULATED_ONLY);
         }
         let options = CpuOptions { max_sequences: batch, ..self.cpu.options() };
         let engine = CpuEngine::new(weights, options).context("device cpu")?;

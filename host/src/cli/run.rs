@@ -110,11 +110,13 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         _ => {}
     }
     args.refuse_flags_of_other_modes()?;
-    match args.mode {
+    let code = match args.mode {
         Mode::Chat => chat::run(&args),
         Mode::Generate => generate::run(&args),
         _ => getp::run(&args),
-    }
+    }?;
+    args.device.print_stats()?;
+    Ok(code)
 }
 
 impl Args {
