@@ -111,7 +111,6 @@ macro_rules! kernels {
             window: u32,
             scale: f32,
         ) {
-            crate::arch::wait_for_earlier();
             let launch =
                 Launch { q, pages, table, rows, group, kv_heads, window, scale };
             // SAFETY: the kernel's contract.

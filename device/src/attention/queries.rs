@@ -101,6 +101,12 @@ impl Seen {
         [self.first[0] / SPLIT as u32, self.last[1] / SPLIT as u32]
     }
 
+    /// Whether all keys of `split` are before the first query's own.
+    #[inline(always)]
+    pub fn precedes(&self, split: u32) -> bool {
+        (split + 1) * SPLIT as u32 <= self.last[0]
+    }
+
     /// Whether there is a key in `split` that one of them does not see.
     #[inline(always)]
     pub fn hides(&self, split: u32) -> bool {

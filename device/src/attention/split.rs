@@ -12,6 +12,9 @@ use crate::tile::{ACC, acc_index, x_slot};
 
 /// `attention_split_*`.
 ///
+/// What the launch before this one does not write is read without waiting for it: the lists, and
+/// splits that end before the tile's first row.
+///
 /// # Safety
 ///
 /// The launch contract of the table.
@@ -29,11 +32,15 @@ pub unsafe fn split<const DS: usize, const DT: usize>(
         let seen = tile.sees(launch.window, 0, tile.count - 1);
         let [first, last] = seen.splits();
         let split = first + arch::workgroup_id_x();
+        let numbers = page_numbers(&tile, &seen, split);
+        if !seen.precedes(split) {
+            arch::wait_for_earlier();
+        }
         if split > last {
             return;
         }
-        let numbers = page_numbers(&tile, &seen, split);
         let fetch = Fetch::start(Pages::new(launch, &tile, dim, numbers), dim, lane);
+        arch::wait_for_earlier();
         let queries = Queries::<DS>::new(launch, &tile, 0, lane);
         let mut scores = queries.scores(&seen, split, fetch.keys(), lane);
         fetch.keys_read(lane);

@@ -67,6 +67,8 @@ macro_rules! attention {
             /// Scores one split of keys for one tile of up to 16 query rows.
             /// Grid `(splits, kv_heads, tiles)`, one wave each. Splits count from the first one
             /// that the tile's first row sees, in `parts` from the first one the row itself sees.
+            /// The launch before this one writes neither the lists nor keys and values of positions
+            /// before a tile's first: they are read while it may still run.
             $split(
                 /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled
                 q: *const u8,

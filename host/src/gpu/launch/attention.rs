@@ -138,7 +138,8 @@ impl Kernels {
     /// # Safety
     ///
     /// The contract of [`Attention`], the tiles hold query rows below `query_rows` only, and
-    /// `splits` is at least `max_splits` of the positions.
+    /// `splits` is at least `max_splits` of the positions. The launch before this one in the stream
+    /// writes neither `tiles` nor `table`, nor keys and values of positions before a tile's first.
     pub unsafe fn attention_split(
         &self,
         stream: &Stream,
