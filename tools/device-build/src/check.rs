@@ -143,6 +143,7 @@ mod tests {
 )
 .maxntid 256
 {
+\tgriddepcontrol.wait;
 \tret;
 }
 ";
