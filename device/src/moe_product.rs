@@ -6,7 +6,6 @@
 //! Second: `y = W2 act + b2` in f32.
 
 use shared::block::{ROWS, STEP, tiled_index};
-use shared::kernels::linear::RING_STAGES;
 use shared::kernels::moe::*;
 
 use crate::arch::{self, exp2, pack_bf16, rcp};
@@ -20,7 +19,7 @@ use shared::block::Family;
 const AHEAD: usize = match FAMILY {
     Family::Gfx9 => 8,
     Family::Gfx11 | Family::Gfx12 => 4,
-    Family::Nvptx => RING_STAGES,
+    Family::Nvptx => MOE_RING_STAGES,
 };
 
 /// Some slots of one expert.

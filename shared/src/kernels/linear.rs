@@ -21,7 +21,7 @@ pub const fn skinny64_tiles(family: Family) -> u32 {
 
 /// Steps of a stage of the ring that Hopper's skinny kernels keep in workgroup memory.
 pub const RING_STEPS: usize = 8;
-/// Stages of that ring.
+/// Stages of that ring: more bytes on their way for each wave.
 pub const RING_STAGES: usize = 4;
 
 /// Bytes of one stage of a ring of `w` row tiles of W, in blocks of `step_bytes`, and `x` of X.
@@ -38,8 +38,8 @@ pub const fn ring_waves(family: Family, waves: u32) -> u32 {
 }
 
 /// Workgroup memory of a ring: its stages, and two barriers for each.
-pub const fn ring_lds(w: usize, x: usize, step_bytes: usize) -> u32 {
-    (RING_STAGES * (ring_stage_bytes(w, x, step_bytes) + 16)) as u32
+pub const fn ring_lds(w: usize, x: usize, stages: usize, step_bytes: usize) -> u32 {
+    (stages * (ring_stage_bytes(w, x, step_bytes) + 16)) as u32
 }
 
 /// Rows of X of a workgroup of the tile kernels.
@@ -108,14 +108,14 @@ pub const fn tile_threads(family: Family) -> u32 {
 
 const fn skinny_lds(family: Family, step_bytes: usize) -> u32 {
     match family {
-        Family::Nvptx => ring_lds(1, 1, step_bytes),
+        Family::Nvptx => ring_lds(1, 1, RING_STAGES, step_bytes),
         _ => 0,
     }
 }
 
 const fn skinny64_lds(family: Family, step_bytes: usize) -> u32 {
     match family {
-        Family::Nvptx => ring_lds(skinny64_tiles(family) as usize, 4, step_bytes),
+        Family::Nvptx => ring_lds(skinny64_tiles(family) as usize, 4, RING_STAGES, step_bytes),
         _ => 0,
     }
 }

@@ -26,6 +26,9 @@ pub const fn max_slots(rows: u32, top_k: u32, experts: u32) -> u32 {
 /// Waves of a workgroup of the skinny kernels that multiply: each has a row tile of W, in the first product one
 /// of gates and the next of ups.
 pub const SKINNY_WAVES: u32 = 4;
+/// Stages of the ring of Hopper's skinny kernels: fewer than the dense ones have, so that one more
+/// workgroup shares a compute unit, because unpacking keeps waves busy.
+pub const MOE_RING_STAGES: usize = 3;
 /// Row tiles of W of a workgroup of the tile kernels.
 pub const TILE_W_TILES: u32 = 8;
 /// The assignment of an empty slot.
@@ -55,7 +58,7 @@ pub const fn max_tiles(rows: u32, top_k: u32, experts: u32, tile_slots: u32) -> 
 /// to the waves that have the gates.
 const fn skinny_lds(family: Family, step_bytes: usize) -> u32 {
     match family {
-        Family::Nvptx => ring_lds(SKINNY_WAVES as usize, 1, step_bytes),
+        Family::Nvptx => ring_lds(SKINNY_WAVES as usize, 1, MOE_RING_STAGES, step_bytes),
         _ => SKINNY_WAVES / 2 * (ROWS * ROWS * 4) as u32,
     }
 }

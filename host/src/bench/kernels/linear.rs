@@ -3,6 +3,7 @@
 use shared::block::tiled_len;
 
 use super::Bench;
+use crate::bench::cublas::{Cublas, Output};
 use crate::gpu::launch::linear::{DenseFormat, Linear, LinearPath, LinearShape, Store};
 use crate::gpu::{DeviceBuffer, GpuError};
 
@@ -72,10 +73,36 @@ fn product(
     let bias = bench.f32(n)?;
     let (stream, kernels) = (bench.stream, bench.kernels);
     let shape_name = format!("{what} {rows} x {n} x {k}");
+    if (path, format) == (LinearPath::Tile, DenseFormat::Bf16) {
+        vendor(bench, &format!("{name}, cuBLAS"), &shape_name, shape)?;
+    }
     bench.measure(&name, shape_name, [bytes, 2 * rows * n * k], sets.len(), |set| {
         let Set { w, x, out } = &sets[set];
         let buffers =
             Linear { w: w.view(), format, x: x.view(), bias: bias.view(), out: out.view() };
         kernels.linear(stream, path, shape, Store::Replace, buffers)
+    })
+}
+
+/// The same product by cuBLAS, where there is one: small shapes reach less than the ceiling.
+fn vendor(
+    bench: &mut Bench<'_>,
+    name: &str,
+    shape_name: &str,
+    LinearShape { n, rows, k }: LinearShape,
+) -> Result<(), GpuError> {
+    let stream = bench.stream;
+    let Ok(cublas) = Cublas::new(stream) else { return Ok(()) };
+    let bytes = (n * k + rows * k) * 2 + rows * n * 4;
+    let sets = (0..bench.sets(bytes)?)
+        .map(|_| {
+            let out = DeviceBuffer::<f32>::new(bench.device(), rows * n)?;
+            Ok((bench.bf16(n * k)?, bench.bf16(rows * k)?, out))
+        })
+        .collect::<Result<Vec<_>, GpuError>>()?;
+    let work = [bytes, 2 * rows * n * k];
+    bench.measure(name, shape_name.to_owned(), work, sets.len(), |set| {
+        let (w, x, out) = &sets[set];
+        cublas.gemm_bf16(Output::F32(out.view()), x.view(), w.view(), [rows, n, k])
     })
 }
