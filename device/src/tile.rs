@@ -16,6 +16,8 @@ pub use chip::{
     probabilities, score_key, x_slot,
 };
 use shared::block::BLOCK_BYTES;
+#[cfg(not(family = "nvptx"))]
+use shared::block::CHUNK_STRIDE_BYTES;
 use shared::frag::Frag as _;
 
 use crate::arch::{self, Mma};
@@ -25,8 +27,48 @@ pub const ACC: usize = Mma::C_PER_LANE as usize;
 /// This lane's part of a result, in the order of [`acc_index`].
 pub type Acc = arch::CFrag;
 
+/// What the families of AMD share: a lane reads one row, and k have the same order everywhere.
 #[cfg(not(family = "nvptx"))]
 impl Operand {
+    /// From the first chunk of the row the lane reads.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is the 16-byte aligned first chunk of row [`lane_row`] of a readable block.
+    #[inline(always)]
+    pub unsafe fn gather([row]: [*const u8; LANE_ROWS], lane: u32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::strided(row, CHUNK_STRIDE_BYTES, lane) }
+    }
+
+    /// [`Operand::gather`] with k in the order that [`probabilities`] has them: here the same.
+    ///
+    /// # Safety
+    ///
+    /// As [`Operand::gather`].
+    #[inline(always)]
+    pub unsafe fn gather_ordered(rows: [*const u8; LANE_ROWS], lane: u32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::gather(rows, lane) }
+    }
+
+    /// Operand whose row `r` is row `row(r)` of four columns of chunks at `columns`, `stride` bytes
+    /// apart, with k in the order of [`probabilities`]. Collective.
+    ///
+    /// # Safety
+    ///
+    /// `columns` is 16-byte aligned; the rows are readable.
+    #[inline(always)]
+    pub unsafe fn columns(
+        columns: *const u8,
+        stride: usize,
+        row: impl Fn(u32) -> u32,
+        lane: u32,
+    ) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::strided(columns.add(row(lane_row(lane, 0)) as usize * 16), stride, lane) }
+    }
+
     /// [`Self::load`] of a block of W.
     ///
     /// # Safety

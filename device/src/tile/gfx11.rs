@@ -2,7 +2,7 @@
 
 use core::mem::transmute;
 
-use shared::block::{CHUNK_STRIDE_BYTES, Family};
+use shared::block::Family;
 use shared::frag::Frag as _;
 
 use super::Acc;
@@ -39,50 +39,13 @@ impl Operand {
         Self([[a, b], [c, d]])
     }
 
-    /// From the first chunk of the row the lane reads.
+    /// From a row whose chunks lie `stride` bytes apart.
     ///
-    /// # Safety
-    ///
-    /// The pointer is the 16-byte aligned first chunk of row [`lane_row`] of a readable block.
-    #[inline(always)]
-    pub unsafe fn gather([row]: [*const u8; LANE_ROWS], lane: u32) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { Self::strided(row, CHUNK_STRIDE_BYTES, lane) }
-    }
-
-    /// [`Operand::gather`] with k in the order that [`probabilities`] has them: here the same.
-    ///
-    /// # Safety
-    ///
-    /// As [`Operand::gather`].
-    #[inline(always)]
-    pub unsafe fn gather_ordered(rows: [*const u8; LANE_ROWS], lane: u32) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { Self::gather(rows, lane) }
-    }
-
-    /// Operand whose row `r` is row `row(r)` of four columns of chunks at `columns`, `stride` bytes
-    /// apart, with k in the order of [`probabilities`]. Collective.
-    ///
-    /// # Safety
-    ///
-    /// `columns` is 16-byte aligned; the rows are readable.
-    #[inline(always)]
-    pub unsafe fn columns(
-        columns: *const u8,
-        stride: usize,
-        row: impl Fn(u32) -> u32,
-        lane: u32,
-    ) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { Self::strided(columns.add(row(lane_row(lane, 0)) as usize * 16), stride, lane) }
-    }
-
     /// # Safety
     ///
     /// The row's chunks, `stride` bytes apart, are readable and 16-byte aligned.
     #[inline(always)]
-    unsafe fn strided(row: *const u8, stride: usize, _lane: u32) -> Self {
+    pub unsafe fn strided(row: *const u8, stride: usize, _lane: u32) -> Self {
         // SAFETY: a row's four chunks lie at `stride`.
         let chunk = |c: usize| unsafe { load_16(row.add(c * stride)) };
         Self([[chunk(0), chunk(1)], [chunk(2), chunk(3)]])
