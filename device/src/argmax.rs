@@ -12,7 +12,6 @@ use crate::arch::{
 
 const _: argmax::Signature = argmax;
 const THREADS: u32 = argmax::threads(crate::tile::FAMILY);
-const WAVES: usize = (THREADS / WAVE) as usize;
 
 /// The best so far, and whether everything so far is finite.
 #[derive(Clone, Copy)]
@@ -56,7 +55,7 @@ impl Best {
         self
     }
 
-    /// The best of `x[..n]`, in every thread of a workgroup of [`THREADS`]. Collective over the
+    /// The best of `x[..n]`, in every thread of a workgroup of `THREADS`. Collective over the
     /// workgroup; ends with a barrier, so that `scratch` can be used again at once.
     ///
     /// # Safety
@@ -64,7 +63,7 @@ impl Best {
     /// `x` has `n` elements, and `scratch` three words of workgroup memory for each wave, which
     /// nobody else touches.
     #[inline(always)]
-    pub unsafe fn of_row(x: *const f32, n: u32, scratch: *mut u32) -> Self {
+    pub unsafe fn of_row<const THREADS: u32>(x: *const f32, n: u32, scratch: *mut u32) -> Self {
         let mut best = Self::NONE;
         for index in (thread_id()..n).step_by(THREADS as usize) {
             // SAFETY: index < n.
@@ -83,7 +82,7 @@ impl Best {
             }
             workgroup_barrier();
             let mut best = Self::NONE;
-            for wave in 0..WAVES {
+            for wave in 0..(THREADS / WAVE) as usize {
                 let one = scratch.add(3 * wave);
                 best = best.and(Self {
                     value: f32::from_bits(*one),
@@ -108,7 +107,7 @@ pub unsafe extern "gpu-kernel" fn argmax(x: *const f32, ids: *mut u32, n: u32) {
     let row = workgroup_id_x() as usize;
     // SAFETY: the grid has one workgroup per row of n elements, and the launch passes three words
     // of workgroup memory per wave.
-    let best = unsafe { Best::of_row(x.add(row * n as usize), n, workgroup_memory()) };
+    let best = unsafe { Best::of_row::<THREADS>(x.add(row * n as usize), n, workgroup_memory()) };
     if thread_id() == 0 {
         // SAFETY: one element per row.
         unsafe { *ids.add(row) = if best.finite { best.index } else { NOT_FINITE } };

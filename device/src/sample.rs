@@ -255,7 +255,7 @@ pub unsafe extern "gpu-kernel" fn sample(x: *const f32, draws: *const u32, ids: 
     };
     let memory: *mut u32 = workgroup_memory();
     // SAFETY: the row has n elements, and the memory of the bins three words per wave.
-    let best = unsafe { Best::of_row(logits, n, memory) };
+    let best = unsafe { Best::of_row::<THREADS>(logits, n, memory) };
     let id = if !best.finite {
         NOT_FINITE
     } else if draw.is_greedy() {

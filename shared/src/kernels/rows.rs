@@ -78,7 +78,7 @@ crate::kernels! {
         ids: *mut u32,
         n: u32,
     ) {
-        threads(family) = 1024;
+        threads(family) = 512;
         lds(args, family) = 3 * 4 * (threads(family) / family.wave());
     }
 
@@ -93,7 +93,7 @@ crate::kernels! {
         ids: *mut u32,
         n: u32,
     ) {
-        threads(family) = 1024;
+        threads(family) = 512;
         lds(args, family) = 2 * 4 * BINS + 8 * (threads(family) / family.wave());
     }
 }
