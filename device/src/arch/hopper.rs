@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use super::{chip::global_address, workgroup_address};
+use super::{CFrag, chip::global_address, workgroup_address};
 
 /// Waits for every lane of the wave, and orders their accesses to workgroup memory.
 #[inline(always)]
@@ -126,6 +126,21 @@ impl Barrier {
                 "[{}], [{}], {}, [{}];", in(reg32) to,
                 in(reg64) global_address(from), in(reg32) bytes, in(reg32) self.0,
                 options(nostack));
+        }
+    }
+}
+
+/// Waits for all `wgmma` products under way, of which these are the results.
+#[inline(always)]
+pub fn wait_products<const N: usize>(results: &mut [CFrag; N]) {
+    // SAFETY: only waits.
+    unsafe { asm!("wgmma.wait_group.sync.aligned 0;", options(nostack)) };
+    for c in results {
+        // SAFETY: does nothing, but after the wait: the compiler sees the results change here.
+        unsafe {
+            asm!("// {0} {1} {2} {3} {4} {5} {6} {7}", inout(reg32) c[0], inout(reg32) c[1],
+                inout(reg32) c[2], inout(reg32) c[3], inout(reg32) c[4], inout(reg32) c[5],
+                inout(reg32) c[6], inout(reg32) c[7], options(nostack));
         }
     }
 }

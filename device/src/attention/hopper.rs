@@ -12,7 +12,7 @@ use shared::kv::head_len;
 use super::queries::{Launch, PAGES, Pages, Queries, Seen, Tile, page_numbers};
 use super::softmax::{STEPS, Softmax, State, TILES};
 use super::wgmma;
-use crate::arch::hopper::{Barrier, barriers_made, fence_async, wave_barrier};
+use crate::arch::hopper::{Barrier, barriers_made, fence_async, wait_products, wave_barrier};
 use crate::arch::{self, workgroup_barrier};
 use crate::tile::{Acc, Operand};
 
@@ -266,7 +266,7 @@ unsafe fn attend<const DS: usize, const DT: usize>(
     unsafe {
         wgmma::scores(&mut scores, &queries.q, keys);
         meanwhile();
-        wgmma::wait(&mut scores);
+        wait_products(&mut scores);
         if own.hides(split) {
             queries.hide(&mut scores, split, arch::lane());
         }
@@ -280,7 +280,7 @@ unsafe fn attend<const DS: usize, const DT: usize>(
                 _ => {}
             }
         });
-        wgmma::wait(&mut values);
+        wait_products(&mut values);
         (softmax, values)
     }
 }

@@ -81,21 +81,6 @@ pub unsafe fn weighted<const HALF: usize, const DT: usize>(
     }
 }
 
-/// Waits for all products, of which these are the results.
-#[inline(always)]
-pub fn wait<const N: usize>(results: &mut [Acc; N]) {
-    // SAFETY: only waits.
-    unsafe { asm!("wgmma.wait_group.sync.aligned 0;", options(nostack)) };
-    for c in results {
-        // SAFETY: does nothing, but after the wait: the compiler sees the results change here.
-        unsafe {
-            asm!("// {0} {1} {2} {3} {4} {5} {6} {7}", inout(reg32) c[0], inout(reg32) c[1],
-                inout(reg32) c[2], inout(reg32) c[3], inout(reg32) c[4], inout(reg32) c[5],
-                inout(reg32) c[6], inout(reg32) c[7], options(nostack));
-        }
-    }
-}
-
 // The accumulators of an instruction: operands 0 to 15, 0 to 31, or 32 to 63 of its piece of assembly.
 
 macro_rules! first_16 {

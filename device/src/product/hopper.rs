@@ -14,10 +14,11 @@ use core::arch::asm;
 use shared::block::{BLOCK_BYTES, CHUNK_STRIDE_BYTES, ROWS};
 use shared::kernels::linear::{TILE_OUTPUTS, tile_rows, tile_threads};
 
+use crate::arch::hopper::wait_products;
 use crate::arch::{
     self, copy_async_16, copy_commit, copy_wait, store_16, workgroup_address, workgroup_barrier,
 };
-use crate::tile::{ACC, Acc, FAMILY};
+use crate::tile::{Acc, FAMILY};
 use crate::weights::Format;
 
 /// Row tiles of W, and of X.
@@ -32,9 +33,6 @@ const STAGES: usize = 3;
 const OPERAND_BYTES: usize = STEPS * TILES * BLOCK_BYTES;
 /// Bytes from one chunk column to the next: a chunk of every row.
 const COLUMN_BYTES: usize = SIDE * 16;
-/// `wgmma`s of 16 k in a stage.
-const PRODUCTS: usize = STEPS * 2;
-
 const _: () = {
     assert!(SIDE == tile_rows(FAMILY) as usize);
     assert!(tile_threads(FAMILY) as usize == 2 * SIDE);
@@ -102,14 +100,11 @@ pub unsafe fn tile_product<F: Format>(
         copy_commit();
     };
 
-    let mut acc = [0.0; 64];
-    for stage in 0..STAGES - 1 {
-        fill(stage);
-    }
-    for stage in 0..stages {
+    // Makes the operands of a stage ready, and returns their descriptors.
+    let ready = |stage: usize| {
         copy_wait::<{ STAGES - 2 }>();
         // SAFETY: inside this stage and the decoded buffers; the product two stages back, which
-        // read this buffer, was waited for below.
+        // read this buffer, was waited for.
         let (w_from, x_from) = unsafe {
             let from = memory.add(stage % STAGES * stage_bytes);
             let mut w_from = from.cast_const();
@@ -127,33 +122,33 @@ pub unsafe fn tile_product<F: Format>(
         };
         fence_async();
         workgroup_barrier(); // both operands are there for the whole workgroup
-        wgmma_fence();
-        let count =
-            if stage * STEPS + STEPS > steps as usize { PRODUCTS / STEPS } else { PRODUCTS };
-        let (w_at, x_at) = (workgroup_address(w_from), workgroup_address(x_from));
-        for k in 0..PRODUCTS {
-            if k < count {
-                let column = (2 * k * COLUMN_BYTES) as u32;
-                let group = (wave / 4 * 64 * 16) as u32;
-                // SAFETY: both operands are whole, and stay until the product was waited for.
-                unsafe {
-                    wgmma(&mut acc, descriptor(x_at + column + group), descriptor(w_at + column));
-                }
-            }
-        }
-        wgmma_commit();
+        let group = (wave / 4 * 64 * 16) as u32;
+        (descriptor(workgroup_address(x_from) + group), descriptor(workgroup_address(w_from)))
+    };
+
+    let mut acc = [arch::ZERO; TILES];
+    for stage in 0..STAGES - 1 {
+        fill(stage);
+    }
+    let whole = steps as usize / STEPS;
+    for stage in 0..whole {
+        let (x, w) = ready(stage);
+        // SAFETY: both operands are whole, and stay until the product was waited for.
+        unsafe { products_4(&mut acc, x, w) };
         // The product before this one is done: its stage can be filled, once all know.
         wgmma_wait::<1>();
         workgroup_barrier();
         fill(stage + STAGES - 1);
     }
-    wgmma_wait::<0>();
+    wait_products(&mut acc);
+    if whole < stages {
+        let (x, w) = ready(whole);
+        // SAFETY: as above.
+        unsafe { products_2(&mut acc, x, w) };
+        wait_products(&mut acc);
+    }
     for pair in 0..TILES / 2 {
-        let mut result = [arch::ZERO; 2];
-        for i in 0..2 * ACC {
-            result[i / ACC][i % ACC] = acc[pair * 2 * ACC + i];
-        }
-        each(2 * pair as u32, wave as u32, result);
+        each(2 * pair as u32, wave as u32, [acc[2 * pair], acc[2 * pair + 1]]);
     }
 }
 
@@ -173,20 +168,6 @@ fn fence_async() {
     unsafe { asm!("fence.proxy.async.shared::cta;", options(nostack)) };
 }
 
-/// Orders earlier accesses to the accumulator registers before the next `wgmma`.
-#[inline(always)]
-fn wgmma_fence() {
-    // SAFETY: only orders.
-    unsafe { asm!("wgmma.fence.sync.aligned;", options(nostack)) };
-}
-
-/// Closes a group of `wgmma`s.
-#[inline(always)]
-fn wgmma_commit() {
-    // SAFETY: only marks what was issued.
-    unsafe { asm!("wgmma.commit_group.sync.aligned;", options(nostack)) };
-}
-
 /// Waits until at most `PENDING` groups are under way.
 #[inline(always)]
 fn wgmma_wait<const PENDING: u32>() {
@@ -194,40 +175,67 @@ fn wgmma_wait<const PENDING: u32>() {
     unsafe { asm!("wgmma.wait_group.sync.aligned {};", const PENDING, options(nostack)) };
 }
 
-/// `c += X · Wᵀ` of 64 rows of X, 128 rows of W and 16 k. Wave `i` of the group holds rows
-/// `16 i..` of X: `c[8 j..]` is its result with row tile `j` of W, as `mma.sync` would hold it.
-/// Collective over four waves; asynchronous.
-///
-/// # Safety
-///
-/// The descriptors are of operands that stay as they are until the product was waited for.
-#[inline(always)]
-unsafe fn wgmma(c: &mut [f32; 64], x: u64, w: u64) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        asm!(
-            "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16",
-            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15},",
-            "{16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31},",
-            "{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47},",
-            "{48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}}, {64}, {65}, 1, 1, 1, 0, 0;",
-            inout(reg32) c[0], inout(reg32) c[1], inout(reg32) c[2], inout(reg32) c[3],
-            inout(reg32) c[4], inout(reg32) c[5], inout(reg32) c[6], inout(reg32) c[7],
-            inout(reg32) c[8], inout(reg32) c[9], inout(reg32) c[10], inout(reg32) c[11],
-            inout(reg32) c[12], inout(reg32) c[13], inout(reg32) c[14], inout(reg32) c[15],
-            inout(reg32) c[16], inout(reg32) c[17], inout(reg32) c[18], inout(reg32) c[19],
-            inout(reg32) c[20], inout(reg32) c[21], inout(reg32) c[22], inout(reg32) c[23],
-            inout(reg32) c[24], inout(reg32) c[25], inout(reg32) c[26], inout(reg32) c[27],
-            inout(reg32) c[28], inout(reg32) c[29], inout(reg32) c[30], inout(reg32) c[31],
-            inout(reg32) c[32], inout(reg32) c[33], inout(reg32) c[34], inout(reg32) c[35],
-            inout(reg32) c[36], inout(reg32) c[37], inout(reg32) c[38], inout(reg32) c[39],
-            inout(reg32) c[40], inout(reg32) c[41], inout(reg32) c[42], inout(reg32) c[43],
-            inout(reg32) c[44], inout(reg32) c[45], inout(reg32) c[46], inout(reg32) c[47],
-            inout(reg32) c[48], inout(reg32) c[49], inout(reg32) c[50], inout(reg32) c[51],
-            inout(reg32) c[52], inout(reg32) c[53], inout(reg32) c[54], inout(reg32) c[55],
-            inout(reg32) c[56], inout(reg32) c[57], inout(reg32) c[58], inout(reg32) c[59],
-            inout(reg32) c[60], inout(reg32) c[61], inout(reg32) c[62], inout(reg32) c[63],
-            in(reg64) x, in(reg64) w, options(nostack)
-        );
-    }
+/// One `wgmma` of 16 k, and the descriptors of the next.
+macro_rules! product {
+    () => {
+        concat!(
+            "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 ",
+            "{{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}, ",
+            "{16}, {17}, {18}, {19}, {20}, {21}, {22}, {23}, {24}, {25}, {26}, {27}, {28}, {29}, {30}, {31}, ",
+            "{32}, {33}, {34}, {35}, {36}, {37}, {38}, {39}, {40}, {41}, {42}, {43}, {44}, {45}, {46}, {47}, ",
+            "{48}, {49}, {50}, {51}, {52}, {53}, {54}, {55}, {56}, {57}, {58}, {59}, {60}, {61}, {62}, {63}}}, ",
+            "dx, dw, 1, 1, 1, 0, 0;",
+            "add.s64 dx, dx, {66}; add.s64 dw, dw, {66};",
+        )
+    };
+}
+
+/// Products of 64 rows of X with 128 rows of W, in one piece of assembly: an instruction of the
+/// compiler's between the fence and the last of them would have them wait for each other.
+macro_rules! products {
+    ($(#[$doc:meta] $name:ident = $($product:expr),*;)*) => {$(
+        #[$doc]
+        /// Wave `i` of the group holds rows `16 i..` of X: `c[j]` is its result with row tile
+        /// `j` of W, as `mma.sync` would hold it. Collective over four waves; asynchronous.
+        ///
+        /// # Safety
+        ///
+        /// The descriptors are of operands that stay as they are until the product was waited for.
+        #[inline(always)]
+        unsafe fn $name(c: &mut [Acc; TILES], x: u64, w: u64) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                asm!(
+                    "{{ .reg .b64 dx, dw; mov.b64 dx, {64}; mov.b64 dw, {65};",
+                    "wgmma.fence.sync.aligned;",
+                    $($product,)*
+                    "wgmma.commit_group.sync.aligned; }}",
+                    inout(reg32) c[0][0], inout(reg32) c[0][1], inout(reg32) c[0][2], inout(reg32) c[0][3],
+                    inout(reg32) c[0][4], inout(reg32) c[0][5], inout(reg32) c[0][6], inout(reg32) c[0][7],
+                    inout(reg32) c[1][0], inout(reg32) c[1][1], inout(reg32) c[1][2], inout(reg32) c[1][3],
+                    inout(reg32) c[1][4], inout(reg32) c[1][5], inout(reg32) c[1][6], inout(reg32) c[1][7],
+                    inout(reg32) c[2][0], inout(reg32) c[2][1], inout(reg32) c[2][2], inout(reg32) c[2][3],
+                    inout(reg32) c[2][4], inout(reg32) c[2][5], inout(reg32) c[2][6], inout(reg32) c[2][7],
+                    inout(reg32) c[3][0], inout(reg32) c[3][1], inout(reg32) c[3][2], inout(reg32) c[3][3],
+                    inout(reg32) c[3][4], inout(reg32) c[3][5], inout(reg32) c[3][6], inout(reg32) c[3][7],
+                    inout(reg32) c[4][0], inout(reg32) c[4][1], inout(reg32) c[4][2], inout(reg32) c[4][3],
+                    inout(reg32) c[4][4], inout(reg32) c[4][5], inout(reg32) c[4][6], inout(reg32) c[4][7],
+                    inout(reg32) c[5][0], inout(reg32) c[5][1], inout(reg32) c[5][2], inout(reg32) c[5][3],
+                    inout(reg32) c[5][4], inout(reg32) c[5][5], inout(reg32) c[5][6], inout(reg32) c[5][7],
+                    inout(reg32) c[6][0], inout(reg32) c[6][1], inout(reg32) c[6][2], inout(reg32) c[6][3],
+                    inout(reg32) c[6][4], inout(reg32) c[6][5], inout(reg32) c[6][6], inout(reg32) c[6][7],
+                    inout(reg32) c[7][0], inout(reg32) c[7][1], inout(reg32) c[7][2], inout(reg32) c[7][3],
+                    inout(reg32) c[7][4], inout(reg32) c[7][5], inout(reg32) c[7][6], inout(reg32) c[7][7],
+                    in(reg64) x, in(reg64) w, const COLUMN_BYTES * 2 / 16, options(nostack)
+                );
+            }
+        }
+    )*};
+}
+
+products! {
+    /// `c += X · Wᵀ` over 64 k.
+    products_4 = product!(), product!(), product!(), product!();
+    /// `c += X · Wᵀ` over 32 k.
+    products_2 = product!(), product!();
 }
