@@ -5,7 +5,7 @@
 //! A few different experts are repeated, each time with its own bias, so that packing hundreds of
 //! megabytes stays cheap and a wrong expert still shows.
 
-use gptoss::gpu::launch::moe::{ExpertFormat, ExpertPath, ExpertWeights, Routing, Sorted};
+use gptoss::gpu::launch::moe::{ExpertFormat, ExpertPath, ExpertWeights, Routing};
 use gptoss::gpu::{Api, DeviceBuffer, GpuError, Stream, pack};
 use oracle::basics::{Expected, assert_close, assert_same_bits};
 use oracle::products::{Source, bf16_weights, exact, mxfp4_weights, output};
@@ -13,7 +13,7 @@ use oracle::random::{uniform_bf16, uniform_f32, words};
 use shared::bf16;
 use shared::block::{ROWS, STEP, tiled_index, tiled_len};
 
-use super::moe::{LIMIT, swiglu};
+use super::moe::{LIMIT, Order, swiglu};
 use crate::gpu::{Output, device, full, kernels, stream};
 
 const PATHS: [ExpertPath; 2] = [ExpertPath::Skinny, ExpertPath::Tile];
@@ -131,7 +131,7 @@ impl Case {
             Stored::Widened | Stored::Bf16 => ExpertFormat::Bf16,
         };
         let weights = ExpertWeights { w: w.view(), bias: bias.view(), format, n, k };
-        let order = Order::new(&stream, routing, path, &self.ids);
+        let order = Order::of(&stream, routing, path, &self.ids);
         let slot_of = order.slot_of.read(&stream);
         let by_slot = match self.product {
             Product::GateUp => {
@@ -203,41 +203,6 @@ impl Case {
                 let other = widened.get_or_insert_with(|| skinny.clone());
                 assert_same_bits(&format!("{name}, widened"), &skinny, other);
             }
-        }
-    }
-}
-
-/// What `moe_sort` made.
-struct Order {
-    assignment_of: Output<u32>,
-    slot_of: Output<u32>,
-    tiles: Output<u32>,
-    num_tiles: Output<u32>,
-}
-
-impl Order {
-    fn new(stream: &Stream, routing: Routing, path: ExpertPath, ids: &[u32]) -> Order {
-        let order = Order {
-            assignment_of: Output::new(stream, routing.max_slots()),
-            slot_of: Output::new(stream, ids.len()),
-            tiles: Output::new(stream, 3 * routing.max_tiles(path, kernels().family())),
-            num_tiles: Output::new(stream, 1),
-        };
-        let ids = stream.buffer_from(ids).expect("ids");
-        // SAFETY: the tests' ids are below the number of experts.
-        unsafe { kernels().moe_sort(stream, routing, path, ids.view(), order.view()) }
-            .expect("moe_sort");
-        // The ids must stay until they are read.
-        stream.synchronize().unwrap_or_else(|e| panic!("{e}"));
-        order
-    }
-
-    fn view(&self) -> Sorted<'_> {
-        Sorted {
-            assignment_of: self.assignment_of.view(),
-            slot_of: self.slot_of.view(),
-            tiles: self.tiles.view(),
-            num_tiles: self.num_tiles.view(),
         }
     }
 }

@@ -62,16 +62,17 @@ fn route_takes_the_largest_logits_and_the_lowest_index_of_equals() {
     }
 }
 
-/// Device buffers of a sort.
-struct Order {
+/// What `moe_sort` made.
+pub(super) struct Order {
     assignment_of: Output<u32>,
-    slot_of: Output<u32>,
+    pub(super) slot_of: Output<u32>,
     tiles: Output<u32>,
     num_tiles: Output<u32>,
 }
 
 impl Order {
-    fn of(stream: &Stream, routing: Routing, path: ExpertPath, ids: &[u32]) -> Order {
+    /// Sorts `ids`, the expert of each assignment.
+    pub(super) fn of(stream: &Stream, routing: Routing, path: ExpertPath, ids: &[u32]) -> Order {
         let max_tiles = routing.max_tiles(path, kernels().family());
         let order = Order {
             assignment_of: Output::new(stream, routing.max_slots()),
@@ -83,11 +84,12 @@ impl Order {
         // SAFETY: the tests' ids are below the number of experts.
         unsafe { kernels().moe_sort(stream, routing, path, ids.view(), order.view()) }
             .expect("moe_sort");
+        // The ids must stay until they are read.
         stream.synchronize().unwrap_or_else(|e| panic!("{e}"));
         order
     }
 
-    fn view(&self) -> Sorted<'_> {
+    pub(super) fn view(&self) -> Sorted<'_> {
         Sorted {
             assignment_of: self.assignment_of.view(),
             slot_of: self.slot_of.view(),
