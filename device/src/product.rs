@@ -51,20 +51,14 @@ pub unsafe fn tiled_row(x: *const u8, row: u32, steps: u32) -> *const u8 {
     unsafe { x.add(tile + row as usize % ROWS * 16) }
 }
 
-/// One step of `WT` by `XT` tile products.
+/// One step of the products of a tile of W with `XT` of X.
 #[inline(always)]
-fn multiply<F: Format, const WT: usize, const XT: usize>(
-    w: &[F::Raw; WT],
-    x: &[Operand; XT],
-    acc: &mut [[Acc; XT]; WT],
-) {
-    for i in 0..WT {
-        let w = F::operand(&w[i]);
-        for j in 0..XT {
-            mma_half::<0>(&w, &x[j], &mut acc[i][j]);
-        }
-        for j in 0..XT {
-            mma_half::<1>(&w, &x[j], &mut acc[i][j]);
-        }
+fn multiply<F: Format, const XT: usize>(w: &F::Raw, x: &[Operand; XT], acc: &mut [Acc; XT]) {
+    let w = F::operand(w);
+    for j in 0..XT {
+        mma_half::<0>(&w, &x[j], &mut acc[j]);
+    }
+    for j in 0..XT {
+        mma_half::<1>(&w, &x[j], &mut acc[j]);
     }
 }

@@ -27,7 +27,7 @@ pub const ACC: usize = Mma::C_PER_LANE as usize;
 /// This lane's part of a result, in the order of [`acc_index`].
 pub type Acc = arch::CFrag;
 
-/// What the families of AMD share: a lane reads one row, and k have the same order everywhere.
+/// What the families of AMD share: a lane reads one row.
 #[cfg(not(family = "nvptx"))]
 impl Operand {
     /// From the first chunk of the row the lane reads.
@@ -41,19 +41,8 @@ impl Operand {
         unsafe { Self::strided(row, CHUNK_STRIDE_BYTES, lane) }
     }
 
-    /// [`Operand::gather`] with k in the order that [`probabilities`] has them: here the same.
-    ///
-    /// # Safety
-    ///
-    /// As [`Operand::gather`].
-    #[inline(always)]
-    pub unsafe fn gather_ordered(rows: [*const u8; LANE_ROWS], lane: u32) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { Self::gather(rows, lane) }
-    }
-
     /// Operand whose row `r` is row `row(r)` of four columns of chunks at `columns`, `stride` bytes
-    /// apart, with k in the order of [`probabilities`]. Collective.
+    /// apart. Collective.
     ///
     /// # Safety
     ///
@@ -69,19 +58,6 @@ impl Operand {
         unsafe { Self::strided(columns.add(row(lane_row(lane, 0)) as usize * 16), stride, lane) }
     }
 
-    /// [`Self::load`] of a block of W.
-    ///
-    /// # Safety
-    ///
-    /// As [`Self::load`].
-    #[inline(always)]
-    pub unsafe fn load_w(block: *const u8, lane: u32) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { Self::load(block, lane) }
-    }
-}
-
-impl Operand {
     /// This lane's part of the block at `block`.
     ///
     /// # Safety
@@ -89,13 +65,8 @@ impl Operand {
     /// `block` is a 16-byte aligned block of 1024 readable bytes.
     #[inline(always)]
     pub unsafe fn load(block: *const u8, lane: u32) -> Self {
-        let mut rows = [block; LANE_ROWS];
-        for i in 0..LANE_ROWS {
-            // SAFETY: the first chunk column has one chunk per row, 16 bytes each.
-            rows[i] = unsafe { block.add(lane_row(lane, i) as usize * 16) };
-        }
-        // SAFETY: each pointer is the first chunk of a row of this block.
-        unsafe { Self::gather(rows, lane) }
+        // SAFETY: the first column has one chunk per row, 16 bytes each.
+        unsafe { Self::gather([block.add(lane_row(lane, 0) as usize * 16)], lane) }
     }
 }
 

@@ -53,7 +53,7 @@ impl Format for Bf16 {
     #[inline(always)]
     unsafe fn load(block: *const u8, lane: u32) -> Operand {
         // SAFETY: the caller's promise.
-        unsafe { Operand::load_w(block, lane) }
+        unsafe { Operand::load(block, lane) }
     }
 
     #[inline(always)]

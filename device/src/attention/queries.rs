@@ -205,7 +205,7 @@ impl<const DS: usize> Queries<DS> {
                 for row in &mut at {
                     *row = row.add(step * BLOCK_BYTES);
                 }
-                q[step] = Operand::gather_ordered(at, lane);
+                q[step] = Operand::gather(at, lane);
             }
             let mut position = [0; X_SLOTS];
             for i in 0..ACC {

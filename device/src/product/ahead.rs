@@ -28,7 +28,7 @@ pub unsafe fn skinny<F: Format, const W: usize, const DEPTH: usize>(
     // SAFETY: the caller's promise; rows past the last repeat it.
     unsafe {
         let x = lane_rows(lane, |row| tiled_row(x, row.min(x_rows - 1), steps));
-        let [[acc]] = ahead::<F, 1, 1, DEPTH>([w(arch::wave_id())], [x], steps, lane);
+        let [acc] = ahead::<F, 1, DEPTH>(w(arch::wave_id()), [x], steps, lane);
         Some(acc)
     }
 }
@@ -55,33 +55,31 @@ pub unsafe fn skinny64<F: Format, const DEPTH: usize>(
             let first = (tile * ROWS) as u32;
             lane_rows(lane, |row| tiled_row(x, (first + row).min(x_rows - 1), steps))
         });
-        let [acc] = ahead::<F, 1, 4, DEPTH>([w(wave)], x, steps, lane);
-        acc
+        ahead::<F, 4, DEPTH>(w(wave), x, steps, lane)
     };
     for tile in 0..4 {
         each(wave, tile as u32, acc[tile]);
     }
 }
 
-/// Products of `WT` row tiles of W with `XT` tiles of X over all `steps`: `[w tile][x tile]`.
-/// Loads run `DEPTH` steps ahead of their use. Collective over the wave.
+/// Products of a row tile of W with `XT` tiles of X over all `steps`. Loads run `DEPTH` steps ahead
+/// of their use. Collective over the wave.
 ///
 /// # Safety
 ///
-/// `w[i]` is the first block of a row tile in format `F`, `x[i]` the lane's rows of a tile; both
-/// have `steps >= 1` steps and are not written during the launch.
+/// `w` is the first block of a row tile in format `F`, `x[i]` the lane's rows of a tile; both have `steps >= 1` steps and are not written during the launch.
 #[inline(always)]
-unsafe fn ahead<F: Format, const WT: usize, const XT: usize, const DEPTH: usize>(
-    w: [*const u8; WT],
+unsafe fn ahead<F: Format, const XT: usize, const DEPTH: usize>(
+    w: *const u8,
     x: [Rows; XT],
     steps: u32,
     lane: u32,
-) -> [[Acc; XT]; WT] {
+) -> [Acc; XT] {
     // Past the end the last step is loaded again: cheaper than a branch, and in cache.
     let load = |step: u32| {
         let step = step.min(steps - 1) as usize;
         // SAFETY: step < steps.
-        let load_w = |i: usize| unsafe { F::load(w[i].add(step * F::STEP_BYTES), lane) };
+        let w = unsafe { F::load(w.add(step * F::STEP_BYTES), lane) };
         let load_x = |i: usize| {
             let mut rows = x[i];
             for row in &mut rows {
@@ -91,23 +89,22 @@ unsafe fn ahead<F: Format, const WT: usize, const XT: usize, const DEPTH: usize>
             // SAFETY: the rows of the block of this step.
             unsafe { Operand::gather(rows, lane) }
         };
-        (core::array::from_fn(load_w), core::array::from_fn(load_x))
+        (w, core::array::from_fn(load_x))
     };
-    let mut acc = [[arch::ZERO; XT]; WT];
-    let mut ahead: [([F::Raw; WT], [Operand; XT]); DEPTH] =
-        core::array::from_fn(|i| load(i as u32));
+    let mut acc = [arch::ZERO; XT];
+    let mut ahead: [(F::Raw, [Operand; XT]); DEPTH] = core::array::from_fn(|i| load(i as u32));
     let mut step = 0;
     while step + DEPTH as u32 <= steps {
         for i in 0..DEPTH {
             let (w, x) = ahead[i];
             ahead[i] = load(step + (i + DEPTH) as u32);
-            multiply::<F, WT, XT>(&w, &x, &mut acc);
+            multiply::<F, XT>(&w, &x, &mut acc);
         }
         step += DEPTH as u32;
     }
     for i in 0..DEPTH {
         if step + (i as u32) < steps {
-            multiply::<F, WT, XT>(&ahead[i].0, &ahead[i].1, &mut acc);
+            multiply::<F, XT>(&ahead[i].0, &ahead[i].1, &mut acc);
         }
     }
     acc

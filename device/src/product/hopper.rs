@@ -14,7 +14,7 @@ use core::arch::asm;
 use shared::block::{BLOCK_BYTES, CHUNK_STRIDE_BYTES, ROWS};
 use shared::kernels::linear::{TILE_OUTPUTS, tile_rows, tile_threads};
 
-use crate::arch::hopper::wait_products;
+use crate::arch::hopper::{fence_async, wait_products};
 use crate::arch::{
     self, copy_async_16, copy_commit, copy_wait, store_16, workgroup_address, workgroup_barrier,
 };
@@ -159,13 +159,6 @@ fn descriptor(address: u32) -> u64 {
     const COLUMN: u64 = COLUMN_BYTES as u64 >> 4;
     const EIGHT_ROWS: u64 = 128 >> 4;
     u64::from((address & 0x3_ffff) >> 4) | COLUMN << 16 | EIGHT_ROWS << 32
-}
-
-/// Makes this thread's writes to workgroup memory visible to `wgmma`, once a barrier follows.
-#[inline(always)]
-fn fence_async() {
-    // SAFETY: only orders memory accesses.
-    unsafe { asm!("fence.proxy.async.shared::cta;", options(nostack)) };
 }
 
 /// Waits until at most `PENDING` groups are under way.

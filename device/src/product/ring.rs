@@ -87,18 +87,18 @@ struct Taken<F: Format, const XT: usize> {
 impl<F: Format, const XT: usize> Taken<F, XT> {
     /// Adds the products of all steps.
     #[inline(always)]
-    fn add(self, acc: &mut [[Acc; XT]; 1]) {
+    fn add(self, acc: &mut [Acc; XT]) {
         for step in 0..HALF {
-            multiply::<F, 1, XT>(&[self.w[step]], &self.x[step], acc);
+            multiply::<F, XT>(&self.w[step], &self.x[step], acc);
         }
     }
 
     /// Adds the products of the first `count` steps.
     #[inline(always)]
-    fn add_first(self, count: u32, acc: &mut [[Acc; XT]; 1]) {
+    fn add_first(self, count: u32, acc: &mut [Acc; XT]) {
         for step in 0..HALF {
             if (step as u32) < count {
-                multiply::<F, 1, XT>(&[self.w[step]], &self.x[step], acc);
+                multiply::<F, XT>(&self.w[step], &self.x[step], acc);
             }
         }
     }
@@ -267,7 +267,7 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
             }
         };
         let stages = steps.div_ceil(STEPS);
-        let mut acc = [[arch::ZERO; XT]];
+        let mut acc = [arch::ZERO; XT];
         Self::full::<F>(memory, 0).wait(0);
         let mut first = take(0, 0);
         let whole = steps / STEPS;
@@ -290,7 +290,6 @@ impl<const W: usize, const X: usize, const WAVES: usize, const STAGES: usize>
             first.add_first(left, &mut acc);
             second.add_first(left.saturating_sub(HALF as u32), &mut acc);
         }
-        let [acc] = acc;
         acc
     }
 }

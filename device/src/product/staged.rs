@@ -88,7 +88,7 @@ pub unsafe fn tile_product<F: Format>(
                 core::array::from_fn(|i| Operand::load(from.add(x_at + i * BLOCK_BYTES), lane));
             for i in 0..WT {
                 let w = F::load(from.add(w_at + i * F::STEP_BYTES), lane);
-                multiply::<F, 1, XT>(&[w], &x, core::array::from_mut(&mut acc[i]));
+                multiply::<F, XT>(&w, &x, &mut acc[i]);
             }
         }
     }

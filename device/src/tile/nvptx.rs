@@ -1,15 +1,13 @@
 //! Hopper: `mma.sync.m16n8k16` with rows of A from X and columns of B from W, four per tile product.
 //!
-//! Within 16 k the instruction's order does not matter, as long as both operands have the same. From
-//! global memory [`Operand::load`] takes four consecutive k (8 bytes) where the documented layout has
-//! two pairs; everything else keeps the documented order, in which `ldmatrix` brings operands from
-//! workgroup memory and a tile of scores is one.
+//! k have the documented order, in which `ldmatrix` brings operands from workgroup memory and a tile
+//! of scores is one.
 
 use shared::block::{CHUNK_STRIDE_BYTES, Family};
 use shared::frag::Frag as _;
 
 use super::Acc;
-use crate::arch::{self, Mma, Vec8, load_8, pack_bf16, shuffle_xor_f32};
+use crate::arch::{self, Mma, Vec8, pack_bf16, shuffle_xor_f32};
 
 /// The family, as the host knows it.
 pub const FAMILY: Family = Family::Nvptx;
@@ -29,7 +27,7 @@ pub fn acc_index(lane: u32, i: usize) -> (u32, u32) {
     (w, x)
 }
 
-/// Four k of two rows, for each half of the block's 32 k.
+/// Two pairs of k of two rows, for each half of the block's 32 k.
 #[derive(Clone, Copy)]
 pub struct Operand([[Vec8; LANE_ROWS]; 2]);
 
@@ -50,22 +48,6 @@ impl Operand {
     /// Each pointer is the 16-byte aligned first chunk of row [`lane_row`] of a readable block.
     #[inline(always)]
     pub unsafe fn gather(rows: [*const u8; LANE_ROWS], lane: u32) -> Self {
-        let q = (lane % 4) as usize;
-        let at = q / 2 * CHUNK_STRIDE_BYTES + q % 2 * 8;
-        // SAFETY: `at` is within the row's first two chunks, and its last two follow at twice the
-        // chunk stride.
-        let load = |row: *const u8, half: usize| unsafe {
-            load_8(row.add(at + half * 2 * CHUNK_STRIDE_BYTES))
-        };
-        Self([0, 1].map(|half| rows.map(|row| load(row, half))))
-    }
-    /// [`Operand::gather`] with k in the documented order, which is that of [`probabilities`].
-    ///
-    /// # Safety
-    ///
-    /// As [`Operand::gather`].
-    #[inline(always)]
-    pub unsafe fn gather_ordered(rows: [*const u8; LANE_ROWS], lane: u32) -> Self {
         let at = (lane % 4) as usize * 4;
         // SAFETY: a pair of k of two neighbouring chunks of the row.
         let load = |row: *const u8, half: usize| unsafe {
@@ -76,7 +58,7 @@ impl Operand {
     }
 
     /// Operand whose row `r` is row `row(r)` of four columns of chunks at `columns`, `stride` bytes
-    /// apart, with k in the order of [`probabilities`]. Collective.
+    /// apart. Collective.
     ///
     /// # Safety
     ///
@@ -106,11 +88,8 @@ impl Operand {
         let [x0, x1] = self.0[half].map(|v| v.0);
         [x0[0], x1[0], x0[1], x1[1]]
     }
-}
 
-impl Operand {
-    /// This lane's part of the block of X at workgroup address `block`, in the documented order of
-    /// k. Collective.
+    /// This lane's part of the block of X at workgroup address `block`. Collective.
     ///
     /// # Safety
     ///
@@ -127,13 +106,13 @@ impl Operand {
         }))
     }
 
-    /// This lane's part of a block of W in workgroup memory, likewise.
+    /// This lane's part of a block of W in workgroup memory. Collective.
     ///
     /// # Safety
     ///
     /// As [`Self::load_x`].
     #[inline(always)]
-    pub unsafe fn load_w(block: *const u8, lane: u32) -> Self {
+    pub unsafe fn load(block: *const u8, lane: u32) -> Self {
         // SAFETY: the caller's promise.
         unsafe { Self::columns(block, CHUNK_STRIDE_BYTES, |row| row, lane) }
     }

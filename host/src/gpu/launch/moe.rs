@@ -47,6 +47,14 @@ impl ExpertPath {
             ExpertPath::Tile => tile_slots(family),
         }
     }
+
+    /// Row tiles of W of a workgroup.
+    const fn w_tiles(self) -> u32 {
+        match self {
+            ExpertPath::Skinny => SKINNY_WAVES,
+            ExpertPath::Tile => TILE_W_TILES,
+        }
+    }
 }
 
 /// Sizes shared by the kernels of one layer.
@@ -283,11 +291,7 @@ impl Kernels {
                 };
                 check.apart(("act", act), ("x", x))?;
                 check.apart(("act", act), ("w", weights.w))?;
-                let pairs = units / ROWS as u32;
-                let groups = match path {
-                    ExpertPath::Skinny => (2 * pairs).div_ceil(SKINNY_WAVES),
-                    ExpertPath::Tile => (2 * pairs).div_ceil(TILE_W_TILES),
-                };
+                let groups = (2 * units / ROWS as u32).div_ceil(path.w_tiles());
                 let grid = [groups, tiles[0] as u32, 1];
                 // SAFETY: lengths, alignment and overlap were checked, the grid covers the row
                 // tiles and every tile of slots; the lists are the caller's promise.
@@ -338,10 +342,7 @@ impl Kernels {
                 };
                 check.apart(("y", y), ("act", act))?;
                 check.apart(("y", y), ("w", weights.w))?;
-                let groups = match path {
-                    ExpertPath::Skinny => (n / ROWS as u32).div_ceil(SKINNY_WAVES),
-                    ExpertPath::Tile => (n / ROWS as u32).div_ceil(TILE_W_TILES),
-                };
+                let groups = (n / ROWS as u32).div_ceil(path.w_tiles());
                 let grid = [groups, tiles[0] as u32, 1];
                 // SAFETY: lengths, alignment and overlap were checked, the grid covers the row
                 // tiles and every tile of slots; the lists are the caller's promise.
