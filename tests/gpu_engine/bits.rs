@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use gptoss::engine::{Chunk, Engine, Output, Sampling, SeqId, Want};
+use gptoss::engine::{ByHand, Output, Piece, Sampling, Want};
 use gptoss::gpu::launch::linear::DenseFormat;
 use gptoss::gpu_engine::GpuEngine;
 use gptoss::model::{Dtype, ModelConfig};
+use gptoss::pages::SeqId;
 use oracle::basics::assert_same_bits;
 use oracle::model::{BASE, ExpertFormat, random, tokens};
 
@@ -33,12 +34,11 @@ fn neither_chunks_nor_devices_change_a_bit() {
 /// Steps all `prompts` together, the next tokens of each in a piece as long as `len(i)` says, and
 /// returns the logits of each.
 fn together(
-    engine: &mut GpuEngine,
+    engine: &mut ByHand<GpuEngine>,
     prompts: &[Vec<u32>],
     len: impl Fn(usize) -> usize,
 ) -> Vec<Vec<f32>> {
-    let seqs: Vec<SeqId> =
-        prompts.iter().map(|p| engine.open(p.len()).expect("there is room")).collect();
+    let seqs: Vec<SeqId> = prompts.iter().map(|_| engine.open()).collect();
     let mut found = vec![Vec::new(); prompts.len()];
     let mut done = vec![0; prompts.len()];
     loop {
@@ -48,7 +48,7 @@ fn together(
             let rest = &prompt[*done..];
             if !rest.is_empty() {
                 let tokens = &rest[..len(i).min(rest.len())];
-                chunks.push(Chunk { seq: seqs[i], tokens, want: Want::Logits });
+                chunks.push(Piece { seq: seqs[i], tokens, want: Want::Logits });
                 of_chunk.push(i);
                 *done += tokens.len();
             }
@@ -124,9 +124,9 @@ fn replayed_steps_do_what_launched_ones_do() {
         prompts.iter().map(|prompt| alone(&mut engine, prompt, 256)).collect();
     let row = |i: usize, position: usize| &expected[i][position * vocab..][..vocab];
 
-    let open = |engine: &mut GpuEngine, i: usize| {
-        let seq = engine.open(prompts[i].len()).expect("there is room");
-        let start = Chunk { seq, tokens: &prompts[i][..starts[i]], want: Want::Nothing };
+    let open = |engine: &mut ByHand<GpuEngine>, i: usize| {
+        let seq = engine.open();
+        let start = Piece { seq, tokens: &prompts[i][..starts[i]], want: Want::Nothing };
         engine.step(&[start]).expect("the step is valid");
         seq
     };
@@ -142,19 +142,19 @@ fn replayed_steps_do_what_launched_ones_do() {
             alone(&mut engine, &prompts[2], 50);
         }
         let next = |i: usize| &prompts[i][starts[i] + step..][..1];
-        let chunk = |&i: &usize| Chunk {
+        let chunk = |&i: &usize| Piece {
             seq: seqs[i],
             tokens: next(i),
             want: Want::Token(Sampling::GREEDY),
         };
-        let chunks: Vec<Chunk<'_>> = running.iter().map(chunk).collect();
+        let chunks: Vec<Piece<'_>> = running.iter().map(chunk).collect();
         let found = engine.step(&chunks).expect("the step is valid");
         let tokens = running.iter().map(|&i| Output::Token(largest(row(i, starts[i] + step))));
         assert_eq!(found, tokens.collect::<Vec<_>>(), "step {step}");
     }
     for i in running {
         let last = prompts[i].len() - 1;
-        let chunk = Chunk { seq: seqs[i], tokens: &prompts[i][last..], want: Want::Logits };
+        let chunk = Piece { seq: seqs[i], tokens: &prompts[i][last..], want: Want::Logits };
         let found = logits_of(engine.step(&[chunk]).expect("the step is valid").remove(0));
         assert_same_bits(&format!("sequence {i} after replays"), &found, row(i, last));
     }

@@ -156,8 +156,8 @@ pub struct Opened {
 
 impl Opened {
     /// The first engine.
-    pub fn engine(&mut self) -> &mut dyn Engine {
-        self.engines[0].as_mut()
+    pub fn engine(&self) -> &dyn Engine {
+        self.engines[0].as_ref()
     }
 
     /// For people: what runs, and why.
@@ -237,7 +237,7 @@ impl DeviceArgs {
         positions: Option<usize>,
     ) -> Result<Opened> {
         match gpu::open(&self.device)? {
-            gpu::Opened::Cpu { why } => self.open_cpu(weights, batch, why),
+            gpu::Opened::Cpu { why } => self.open_cpu(weights, batch, positions, why),
             gpu::Opened::Gpus { devices, why } => {
                 self.open_gpus(&devices, &weights, batch, positions, why)
             }
@@ -318,7 +318,13 @@ impl DeviceArgs {
         Ok(Box::new(engine))
     }
 
-    fn open_cpu(&self, weights: Arc<Weights>, batch: usize, why: String) -> Result<Opened> {
+    fn open_cpu(
+        &self,
+        weights: Arc<Weights>,
+        batch: usize,
+        positions: Option<usize>,
+        why: String,
+    ) -> Result<Opened> {
         if let Some(gpus) = self.gpus.filter(|&gpus| gpus > 1) {
             bail!("-g {gpus}: device cpu has no GPUs to share work among");
         }
@@ -328,7 +334,11 @@ impl DeviceArgs {
         if self.emu_stats {
             bail!(EMULATED_ONLY);
         }
-        let options = CpuOptions { max_sequences: batch, ..self.cpu.options() };
+        let options = CpuOptions {
+            max_sequences: batch,
+            max_positions: positions.unwrap_or(usize::MAX),
+            ..self.cpu.options()
+        };
         let engine = CpuEngine::new(weights, options).context("device cpu")?;
         Ok(Opened {
             engines: vec![Box::new(engine)],
