@@ -71,8 +71,8 @@ impl Cache {
         (total as u64, (total / options.max_sequences.max(1)) as u64)
     }
 
-    /// Allocates the pages and zeroes them: kernels multiply what lies behind the last position by
-    /// zero, so it has to be finite.
+    /// Allocates the pages and zeroes them. Kernels depend on nothing that a sequence has not
+    /// written; what they read beside it is defined.
     pub fn new(
         stream: &Stream,
         config: &ModelConfig,
