@@ -208,7 +208,9 @@ fn tokens_are_sampled_from_the_last_row_at_the_next_position() {
     let prompt = tokens(&BASE, 12, 1);
     let logits = logits(&mut engine, &prompt, 12);
     let last = &logits[11 * BASE.vocab_size..];
-    for sampling in [Sampling::GREEDY, Sampling { temperature: 2.0, top_p: 0.9, seed: 7 }] {
+    for sampling in
+        [Sampling::GREEDY, Sampling { temperature: 2.0, top_p: 0.9, seed: 7, ..Sampling::GREEDY }]
+    {
         let (seq, quiet) = (engine.open(), engine.open());
         let found = engine.step(&[
             Piece { seq: quiet, tokens: &[1, 2], want: Want::Nothing },

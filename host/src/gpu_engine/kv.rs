@@ -17,7 +17,8 @@ pub fn page_bytes(config: &ModelConfig) -> u64 {
 }
 
 impl KvMemory {
-    /// Allocates the pages and zeroes them.
+    /// Allocates the pages and zeroes them. Kernels depend on nothing that a sequence has not written;
+    /// what they read beside it is defined.
     pub fn new(
         stream: &Stream,
         config: &ModelConfig,

@@ -141,9 +141,8 @@ impl Rank {
             let parts = arena.parts.slice(..shape.parts_len(plan.split_rows, splits));
             let positions = self.index(&plan.positions);
             // SAFETY: tiles are runs of at most 16 rows, all below `split_rows`, of sequences whose
-            // pages are in the table from their first visible position on; pages are finite. The
-            // launch before wrote keys and values of this step only; a split chunk is one tile, or
-            // one token.
+            // pages are in the table from their first visible position on. The launch before wrote
+            // keys and values of this step only; a split chunk is one tile, or one token.
             unsafe {
                 let inputs = inputs(&plan.split_tiles);
                 self.kernels.attention_split(

@@ -33,7 +33,8 @@ pub struct AttentionShape {
 /// The contract of the `unsafe` launchers: every entry of `tiles` is a run of existing query rows
 /// of one sequence, its tokens at consecutive positions, no longer than the kernel takes
 /// (`SPLIT_ROWS`, `WHOLE_ROWS`); every position that a row of it sees, by the window, has a page in
-/// `table`; the pages exist, and every element in them is finite.
+/// `table`; the pages exist. What they hold behind the last position that a tile sees changes
+/// nothing; what they hold before a window, in a page that is partly seen, is finite.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
     /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled.
