@@ -11,11 +11,12 @@
 mod arena;
 mod cache;
 mod plan;
-mod staging;
+pub(crate) mod staging;
 mod step;
-mod upload;
+pub(crate) mod upload;
 
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 
 use arena::{Arena, OUTPUT_ROWS};
@@ -23,8 +24,7 @@ use cache::Cache;
 use plan::{Plan, Recipe};
 use shared::kv::{HEAD_DIMS, PAGE};
 use shared::model::ModelConfig;
-use staging::{HALF_BYTES, Staging};
-use upload::DeviceWeights;
+use upload::{DeviceWeights, Target};
 
 use crate::engine::{Chunk, Engine, EngineError, Limits, Output, SeqId, Want};
 use crate::gpu::launch::Kernels;
@@ -138,37 +138,67 @@ impl GpuEngine {
         device: &Device,
         weights: &Arc<Weights>,
         options: GpuOptions,
-        mut progress: impl FnMut(u64, u64),
+        progress: impl FnMut(u64, u64),
     ) -> Result<GpuEngine, GpuEngineError> {
-        let config = weights.config.clone();
-        check_shapes(&config)?;
-        let chip = &device.properties().arch;
-        let code = kernels::code_object(chip, options.kernels.as_deref())?;
-        let kernels = Kernels::load(device, chip, &code)?;
-        check_fit(device, weights, &options, kernels.family())?;
+        let mut engines = GpuEngine::new_all(slice::from_ref(device), weights, options, progress)?;
+        Ok(engines.remove(0))
+    }
 
-        let stream = Stream::new(device)?;
-        let staging = Staging::new(&stream, HALF_BYTES)?;
-        let family = kernels.family();
-        let weights =
-            DeviceWeights::upload(staging, family, options.dense, weights, &mut progress)?;
-        let arena = Arena::new(&stream, &config, &options, kernels.family())?;
-        let cache = Cache::new(&stream, &config, &options)?;
-        let mut table = rope::Table::new(&config);
+    /// As [`GpuEngine::new`], an engine on each of `devices`, in order; the weights are read and
+    /// packed once for all devices of a family.
+    pub fn new_all(
+        devices: &[Device],
+        weights: &Arc<Weights>,
+        options: GpuOptions,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<GpuEngine>, GpuEngineError> {
+        check_shapes(&weights.config)?;
+        let mut ready = Vec::new();
+        for device in devices {
+            let chip = &device.properties().arch;
+            let code = kernels::code_object(chip, options.kernels.as_deref())?;
+            let kernels = Kernels::load(device, chip, &code)?;
+            check_fit(device, weights, &options, kernels.family())?;
+            ready.push((Stream::new(device)?, kernels));
+        }
+        let targets: Vec<_> = ready
+            .iter()
+            .map(|(stream, kernels)| Target { stream, family: kernels.family() })
+            .collect();
+        let uploaded = DeviceWeights::upload_all(&targets, options.dense, weights, &mut progress)?;
+        let config = &weights.config;
+        ready
+            .into_iter()
+            .zip(uploaded)
+            .map(|((stream, kernels), uploaded)| {
+                GpuEngine::with(stream, kernels, uploaded, config, options.clone())
+            })
+            .collect()
+    }
+
+    /// The engine around weights that are on its device.
+    fn with(
+        stream: Stream,
+        kernels: Kernels,
+        weights: DeviceWeights,
+        config: &ModelConfig,
+        options: GpuOptions,
+    ) -> Result<GpuEngine, GpuEngineError> {
+        let device = stream.device();
+        let mut table = rope::Table::new(config);
         table.grow(options.max_positions);
-        let rope = stream.buffer_from(table.values())?;
         Ok(GpuEngine {
-            plan: Plan::new(device, &config, &options)?,
+            plan: Plan::new(device, config, &options)?,
             chosen: PinnedBuffer::new(device, OUTPUT_ROWS)?,
             recorded: None,
-            config,
+            arena: Arena::new(&stream, config, &options, kernels.family())?,
+            cache: Cache::new(&stream, config, &options)?,
+            rope: stream.buffer_from(table.values())?,
+            config: config.clone(),
             options,
             stream,
             kernels,
             weights,
-            arena,
-            cache,
-            rope,
         })
     }
 }
