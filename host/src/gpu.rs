@@ -32,7 +32,7 @@ pub use buffer::{ALIGNMENT, DeviceBuffer, DeviceSlice, PinnedBuffer};
 pub use device::{Device, Properties};
 pub use driver::{Api, Driver, Virtual};
 pub use error::GpuError;
-pub use graph::Graph;
+pub use graph::{Graph, Recorded};
 pub use launch::Kernels;
 pub use module::{Kernel, LaunchConfig, Module, Resources};
 pub use open::{Opened, open};

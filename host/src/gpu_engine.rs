@@ -29,7 +29,7 @@ use upload::{DeviceWeights, Target};
 use crate::engine::{Chunk, Engine, EngineError, Limits, Output, SeqId, Want};
 use crate::gpu::launch::Kernels;
 use crate::gpu::launch::linear::DenseFormat;
-use crate::gpu::{Device, DeviceBuffer, GpuError, Graph, PinnedBuffer, Stream};
+use crate::gpu::{Device, DeviceBuffer, GpuError, Graph, PinnedBuffer, Recorded, Stream};
 use crate::kernels;
 use crate::model::Weights;
 use crate::rope;
@@ -114,6 +114,9 @@ pub enum GpuEngineError {
 
 /// [`Engine`] on a GPU.
 pub struct GpuEngine {
+    /// The last decode step, ready to be replayed. First, so that it is dropped before what it
+    /// uses.
+    recorded: Recorded<Option<(Recipe, Graph)>>,
     config: ModelConfig,
     options: GpuOptions,
     stream: Stream,
@@ -127,8 +130,6 @@ pub struct GpuEngine {
     plan: Plan,
     /// Tokens chosen in a decode step, `[OUTPUT_ROWS]`.
     chosen: PinnedBuffer<u32>,
-    /// The last decode step, ready to be replayed.
-    recorded: Option<(Recipe, Graph)>,
 }
 
 impl GpuEngine {
@@ -190,7 +191,7 @@ impl GpuEngine {
         Ok(GpuEngine {
             plan: Plan::new(device, config, &options)?,
             chosen: PinnedBuffer::new(device, OUTPUT_ROWS)?,
-            recorded: None,
+            recorded: Recorded::new(&stream, None),
             arena: Arena::new(&stream, config, &options, kernels.family())?,
             cache: Cache::new(&stream, config, &options)?,
             rope: stream.buffer_from(table.values())?,

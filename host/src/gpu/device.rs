@@ -1,7 +1,9 @@
 //! A device and what it says about itself.
 
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
@@ -101,6 +103,14 @@ struct Inner {
     properties: Properties,
     /// The first error of a destructor, which cannot return it; the next call does.
     deferred: Mutex<Option<GpuError>>,
+    /// Whether there is one: every call asks, and few find one.
+    has_deferred: AtomicBool,
+}
+
+thread_local! {
+    /// Driver and ordinal of the device that this thread has made current. Nothing but
+    /// [`Device::enter`] does so in this program, and drivers remember it per thread.
+    static CURRENT: Cell<Option<(*const Driver, c_int)>> = const { Cell::new(None) };
 }
 
 impl PartialEq for Device {
@@ -143,8 +153,14 @@ impl Device {
         unsafe { driver.device_get(&mut ordinal, index as c_int) }.map_err(opening)?;
         let context = driver.retain_context(ordinal).map_err(opening)?;
         let properties = Properties::read(driver, ordinal)?;
-        let deferred = Mutex::new(None);
-        Ok(Device(Arc::new(Inner { driver, ordinal, context, properties, deferred })))
+        Ok(Device(Arc::new(Inner {
+            driver,
+            ordinal,
+            context,
+            properties,
+            deferred: Mutex::new(None),
+            has_deferred: AtomicBool::new(false),
+        })))
     }
 
     /// What the device says about itself.
@@ -179,10 +195,8 @@ impl Device {
 
     /// Waits for everything on the device, and returns what failed since the last wait.
     pub fn synchronize(&self) -> Result<(), GpuError> {
-        self.enter()?;
         // SAFETY: no pointers.
-        unsafe { self.driver().device_synchronize() }
-            .map_err(|fault| fault.asked(format!("waiting for {self}")))
+        self.wait("everything", || unsafe { self.driver().device_synchronize() })
     }
 
     /// Whether kernels here can reach `peer`'s memory, once [`Device::enable_peer`] has been
@@ -205,17 +219,44 @@ impl Device {
 
     /// Makes the device current for this thread, and returns an error that a destructor left.
     pub(crate) fn enter(&self) -> Result<(), GpuError> {
-        let deferred = self.0.deferred.lock().unwrap_or_else(|e| e.into_inner()).take();
-        if let Some(error) = deferred {
-            return Err(error);
-        }
+        self.deferred()?;
         self.make_current()
     }
 
+    /// Waits for `what` with `wait`, and only then returns an error that a destructor left: on an
+    /// error the caller drops the memory that what it waits for is using.
+    pub(crate) fn wait(
+        &self,
+        what: &str,
+        wait: impl FnOnce() -> Result<(), Fault>,
+    ) -> Result<(), GpuError> {
+        let current = self.make_current();
+        let waited = wait().map_err(|fault| fault.asked(format!("waiting for {what} on {self}")));
+        current.and(waited)?;
+        self.deferred()
+    }
+
+    /// The error that a destructor left, once.
+    fn deferred(&self) -> Result<(), GpuError> {
+        if !self.0.has_deferred.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut deferred = self.0.deferred.lock().unwrap_or_else(|e| e.into_inner());
+        self.0.has_deferred.store(false, Ordering::Release);
+        deferred.take().map_or(Ok(()), Err)
+    }
+
     fn make_current(&self) -> Result<(), GpuError> {
+        let this = Some((std::ptr::from_ref(self.0.driver), self.0.ordinal));
+        if CURRENT.get() == this {
+            return Ok(());
+        }
+        CURRENT.set(None);
         self.driver()
             .set_current(self.0.ordinal, self.0.context)
-            .map_err(|fault| fault.asked(format!("making {self} current")))
+            .map_err(|fault| fault.asked(format!("making {self} current")))?;
+        CURRENT.set(this);
+        Ok(())
     }
 
     /// Runs the release of an object; its failure is kept for the next call on the device.
@@ -226,6 +267,7 @@ impl Device {
         if let Err(error) = released {
             let mut deferred = self.0.deferred.lock().unwrap_or_else(|e| e.into_inner());
             deferred.get_or_insert(error);
+            self.0.has_deferred.store(true, Ordering::Release);
         }
     }
 

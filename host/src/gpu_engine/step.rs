@@ -13,7 +13,7 @@ use crate::gpu::launch::attention::{Attention, AttentionShape};
 use crate::gpu::launch::linear::{Linear, LinearPath, LinearShape, Store};
 use crate::gpu::launch::moe::{ExpertPath, ExpertWeights, Routing, Sorted};
 use crate::gpu::launch::rows::{Heads, RopeKv};
-use crate::gpu::{DeviceSlice, GpuError};
+use crate::gpu::{DeviceSlice, GpuError, Graph};
 
 impl From<GpuError> for EngineError {
     fn from(error: GpuError) -> EngineError {
@@ -66,14 +66,14 @@ impl GpuEngine {
     fn replay(&mut self, recipe: Recipe) -> Result<(), GpuError> {
         let rows = self.plan.outputs.len();
         if self.recorded.as_ref().is_none_or(|(known, _)| *known != recipe) {
-            let graph = self.stream.capture(|| {
+            let graph = Graph::record(&self.stream, || {
                 self.queue(&self.plan)?;
                 self.logits(&self.plan, 0, rows)?;
                 self.choose(&self.plan, 0, rows)
             })?;
-            self.recorded = Some((recipe, graph));
+            *self.recorded = Some((recipe, graph));
         }
-        if let Some((_, graph)) = &self.recorded {
+        if let Some((_, graph)) = &*self.recorded {
             // SAFETY: the graph uses buffers and kernels of this engine only.
             unsafe { graph.launch(&self.stream)? };
         }

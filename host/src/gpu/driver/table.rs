@@ -77,14 +77,16 @@ pub(crate) struct ExtendedLaunch {
     pub(crate) count: c_uint,
 }
 
-/// `CUlaunchAttribute`.
-#[repr(C)]
+/// `CUlaunchAttribute`. Its value is a union of 64 bytes, some of whose members are pointers.
+#[repr(C, align(8))]
 pub(crate) struct LaunchAttribute {
     id: c_int,
     padding: c_int,
-    /// A union of 64 bytes; integers come first.
+    /// The members that are integers start here.
     value: [c_int; 16],
 }
+
+const _: () = assert!(size_of::<LaunchAttribute>() == 72 && align_of::<LaunchAttribute>() == 8);
 
 impl LaunchAttribute {
     /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`: the kernel may begin before the one
