@@ -21,6 +21,7 @@ mod device;
 mod driver;
 mod error;
 mod graph;
+mod hip_sys;
 pub mod launch;
 mod module;
 mod open;

@@ -114,12 +114,15 @@ fn copy_rate(streams: &[Stream]) -> Result<f64, GpuError> {
     rate
 }
 
-/// A kind of tensor: packs rows from one on into a buffer.
+/// Fills a buffer with packed rows, from one on, so many.
+type Pack<'a> = dyn Fn(&mut [u8], usize, usize) -> Result<(), PackError> + Sync + 'a;
+
+/// A kind of tensor.
 struct Case<'a> {
     name: &'static str,
     rows: usize,
     tile_bytes: usize,
-    pack: Box<dyn Fn(&mut [u8], usize, usize) -> Result<(), PackError> + Sync + 'a>,
+    pack: Box<Pack<'a>>,
 }
 
 fn packing(family: Family, weights: &Weights) -> Result<Vec<Packing>, GpuEngineError> {

@@ -3,18 +3,14 @@
 use std::ops::{Deref, DerefMut};
 
 use super::device::Device;
-use super::driver::{GraphExecHandle, GraphHandle};
 use super::error::GpuError;
+use super::hip_sys::{hipGraph_t, hipGraphExec_t, hipStreamCaptureModeThreadLocal};
 use super::stream::Stream;
-
-/// `hipStreamCaptureModeThreadLocal`, `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: other threads may
-/// allocate while this one records.
-const CAPTURE_THREAD_LOCAL: i32 = 1;
 
 /// Recorded work, ready to replay: same kernels, arguments and addresses.
 pub struct Graph {
     device: Device,
-    exec: GraphExecHandle,
+    exec: hipGraphExec_t,
 }
 
 impl Graph {
@@ -31,13 +27,13 @@ impl Graph {
     }
 
     /// Takes a recording and makes it launchable.
-    fn instantiate(device: &Device, recorded: GraphHandle) -> Result<Graph, GpuError> {
+    fn instantiate(device: &Device, recorded: hipGraph_t) -> Result<Graph, GpuError> {
         let driver = device.driver();
-        let mut exec = GraphExecHandle::NULL;
+        let mut exec = hipGraphExec_t::NULL;
         // SAFETY: `recorded` is live, and `exec` outlives the call.
-        let instantiated = unsafe { driver.graph_instantiate(&mut exec, recorded, 0) };
+        let instantiated = unsafe { driver.hipGraphInstantiateWithFlags(&mut exec, recorded, 0) };
         // SAFETY: `recorded` is live and not used again; what was instantiated does not need it.
-        device.release("a recorded graph", || unsafe { driver.graph_destroy(recorded) });
+        device.release("a recorded graph", || unsafe { driver.hipGraphDestroy(recorded) });
         instantiated.map_err(|fault| fault.asked(format!("a graph on {device}")))?;
         Ok(Graph { device: device.clone(), exec })
     }
@@ -51,7 +47,7 @@ impl Graph {
     pub unsafe fn launch(&self, stream: &Stream) -> Result<(), GpuError> {
         self.device.enter()?;
         // SAFETY: graph and stream are live, and so is what the graph uses by the caller's promise.
-        unsafe { self.device.driver().graph_launch(self.exec, stream.handle()) }
+        unsafe { self.device.driver().hipGraphLaunch(self.exec, stream.handle()) }
             .map_err(|fault| fault.asked(format!("a graph on {}", self.device)))
     }
 }
@@ -60,7 +56,7 @@ impl Drop for Graph {
     fn drop(&mut self) {
         let driver = self.device.driver();
         // SAFETY: the graph is live; launches of it still complete.
-        self.device.release("a graph", || unsafe { driver.graph_exec_destroy(self.exec) });
+        self.device.release("a graph", || unsafe { driver.hipGraphExecDestroy(self.exec) });
     }
 }
 
@@ -76,21 +72,23 @@ impl<'a> Recording<'a> {
         let device = stream.device();
         device.enter()?;
         // SAFETY: the stream is live.
-        unsafe { device.driver().stream_begin_capture(stream.handle(), CAPTURE_THREAD_LOCAL) }
-            .map_err(|fault| fault.asked("recording a graph"))?;
+        unsafe {
+            device.driver().hipStreamBeginCapture(stream.handle(), hipStreamCaptureModeThreadLocal)
+        }
+        .map_err(|fault| fault.asked("recording a graph"))?;
         Ok(Recording { stream, ended: false })
     }
 
-    fn end(mut self) -> Result<GraphHandle, GpuError> {
+    fn end(mut self) -> Result<hipGraph_t, GpuError> {
         self.close()
     }
 
-    fn close(&mut self) -> Result<GraphHandle, GpuError> {
+    fn close(&mut self) -> Result<hipGraph_t, GpuError> {
         self.ended = true;
-        let mut recorded = GraphHandle::NULL;
+        let mut recorded = hipGraph_t::NULL;
         let (driver, stream) = (self.stream.device().driver(), self.stream.handle());
         // SAFETY: the stream is recording, and `recorded` outlives the call.
-        unsafe { driver.stream_end_capture(stream, &mut recorded) }
+        unsafe { driver.hipStreamEndCapture(stream, &mut recorded) }
             .map_err(|fault| fault.asked("ending the recording of a graph"))?;
         Ok(recorded)
     }
@@ -105,7 +103,7 @@ impl Drop for Recording<'_> {
         if let Ok(recorded) = self.close() {
             let device = self.stream.device();
             // SAFETY: `recorded` is live and nobody else has it.
-            let destroy = || unsafe { device.driver().graph_destroy(recorded) };
+            let destroy = || unsafe { device.driver().hipGraphDestroy(recorded) };
             device.release("an abandoned recording", destroy);
         }
     }

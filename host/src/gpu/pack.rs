@@ -353,7 +353,7 @@ fn in_pairs([a, b]: [u64; 2]) -> [u64; 2] {
     let (a, b) = (both(a), both(b));
     // The half-word of four codes: `shared::pack::mxfp4_bits` for pairs 0 to 3.
     let half = |a: u64, b: u64| {
-        let at = |x: u64, mask: u64| x & mask * 0x0001_0001_0001_0001;
+        let at = |x: u64, mask: u64| x & (mask * 0x0001_0001_0001_0001);
         at(a, 0x0007) << 6
             | at(a, 0x0008) << 12
             | at(a, 0x0700) >> 5

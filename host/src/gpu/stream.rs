@@ -6,13 +6,10 @@ use bytemuck::Pod;
 
 use super::buffer::{DeviceBuffer, DeviceSlice};
 use super::device::Device;
-use super::driver::{self, EventHandle, StreamHandle};
 use super::error::GpuError;
-
-/// `hipStreamNonBlocking`, `CU_STREAM_NON_BLOCKING`: no implicit order with the default stream.
-const NON_BLOCKING: u32 = 1;
-/// `hipEventDisableTiming`, `CU_EVENT_DISABLE_TIMING`.
-const DISABLE_TIMING: u32 = 2;
+use super::hip_sys::{
+    hipErrorNotReady, hipEvent_t, hipEventDisableTiming, hipStream_t, hipStreamNonBlocking,
+};
 
 /// A queue of work on one device; work on it runs in the order it was queued. Clones are the same
 /// stream.
@@ -21,16 +18,16 @@ pub struct Stream(Arc<Inner>);
 
 struct Inner {
     device: Device,
-    handle: StreamHandle,
+    handle: hipStream_t,
 }
 
 impl Stream {
     /// Creates a stream.
     pub fn new(device: &Device) -> Result<Stream, GpuError> {
         device.enter()?;
-        let mut handle = StreamHandle::NULL;
+        let mut handle = hipStream_t::NULL;
         // SAFETY: `handle` outlives the call.
-        unsafe { device.driver().stream_create(&mut handle, NON_BLOCKING) }
+        unsafe { device.driver().hipStreamCreateWithFlags(&mut handle, hipStreamNonBlocking) }
             .map_err(|fault| fault.asked(format!("a stream on {device}")))?;
         Ok(Stream(Arc::new(Inner { device: device.clone(), handle })))
     }
@@ -40,7 +37,7 @@ impl Stream {
         &self.0.device
     }
 
-    pub(crate) fn handle(&self) -> StreamHandle {
+    pub(crate) fn handle(&self) -> hipStream_t {
         self.0.handle
     }
 
@@ -54,14 +51,14 @@ impl Stream {
     pub fn synchronize(&self) -> Result<(), GpuError> {
         let Inner { device, handle } = &*self.0;
         // SAFETY: the stream is live.
-        device.wait("a stream", || unsafe { device.driver().stream_synchronize(*handle) })
+        device.wait("a stream", || unsafe { device.driver().hipStreamSynchronize(*handle) })
     }
 
     /// Makes later work here wait until the work before `event` is done, on whichever device.
     pub fn wait(&self, event: &Event) -> Result<(), GpuError> {
         self.0.device.enter()?;
         // SAFETY: stream and event are live.
-        unsafe { self.0.device.driver().stream_wait_event(self.0.handle, event.handle, 0) }
+        unsafe { self.0.device.driver().hipStreamWaitEvent(self.0.handle, event.handle, 0) }
             .map_err(|fault| fault.asked(format!("a stream of {} on an event", self.0.device)))
     }
 
@@ -115,7 +112,7 @@ impl Stream {
         // device's because freeing it waits for this device.
         unsafe {
             let src = src.as_ptr().cast();
-            self.0.device.driver().memcpy_htod_async(dst.address(), src, bytes, self.0.handle)
+            self.0.device.driver().hipMemcpyHtoDAsync(dst.address(), src, bytes, self.0.handle)
         }
         .map_err(|fault| fault.asked(format!("{bytes} bytes to {}", self.0.device)))
     }
@@ -142,7 +139,7 @@ impl Stream {
         // device's because freeing it waits for this device.
         unsafe {
             let dst = dst.as_mut_ptr().cast();
-            self.0.device.driver().memcpy_dtoh_async(dst, src.address(), bytes, self.0.handle)
+            self.0.device.driver().hipMemcpyDtoHAsync(dst, src.address(), bytes, self.0.handle)
         }
         .map_err(|fault| fault.asked(format!("{bytes} bytes from {}", self.0.device)))
     }
@@ -163,7 +160,7 @@ impl Stream {
         let (driver, bytes) = (self.0.device.driver(), dst.bytes());
         // SAFETY: both views hold `bytes` here, and freeing memory of this device waits for its
         // pending work.
-        unsafe { driver.memcpy_dtod_async(dst.address(), src.address(), bytes, self.0.handle) }
+        unsafe { driver.hipMemcpyDtoDAsync(dst.address(), src.address(), bytes, self.0.handle) }
             .map_err(|fault| fault.asked(format!("{bytes} bytes within {}", self.0.device)))
     }
 
@@ -207,7 +204,7 @@ impl Stream {
         let bytes = dst.bytes();
         // SAFETY: the view holds `bytes`, and freeing it waits for this device.
         unsafe {
-            self.0.device.driver().memset_d8_async(dst.address(), value, bytes, self.0.handle)
+            self.0.device.driver().hipMemsetD8Async(dst.address(), value, bytes, self.0.handle)
         }
         .map_err(|fault| fault.asked(format!("{bytes} bytes on {}", self.0.device)))
     }
@@ -222,7 +219,7 @@ impl Stream {
         let words = dst.len();
         // SAFETY: the view holds `words` 32-bit words, and freeing it waits for this device.
         unsafe {
-            self.0.device.driver().memset_d32_async(dst.address(), value, words, self.0.handle)
+            self.0.device.driver().hipMemsetD32Async(dst.address(), value, words, self.0.handle)
         }
         .map_err(|fault| fault.asked(format!("{words} words on {}", self.0.device)))
     }
@@ -248,20 +245,20 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let driver = self.device.driver();
         // SAFETY: the stream is live; work on it still completes.
-        self.device.release("a stream", || unsafe { driver.stream_destroy(self.handle) });
+        self.device.release("a stream", || unsafe { driver.hipStreamDestroy(self.handle) });
     }
 }
 
 /// A point in a stream.
 pub struct Event {
     device: Device,
-    handle: EventHandle,
+    handle: hipEvent_t,
 }
 
 impl Event {
     /// An event for ordering: no times, less overhead.
     pub fn new(device: &Device) -> Result<Event, GpuError> {
-        Event::with_flags(device, DISABLE_TIMING)
+        Event::with_flags(device, hipEventDisableTiming)
     }
 
     /// An event that [`Event::elapsed_ms`] can read.
@@ -271,9 +268,9 @@ impl Event {
 
     fn with_flags(device: &Device, flags: u32) -> Result<Event, GpuError> {
         device.enter()?;
-        let mut handle = EventHandle::NULL;
+        let mut handle = hipEvent_t::NULL;
         // SAFETY: `handle` outlives the call.
-        unsafe { device.driver().event_create(&mut handle, flags) }
+        unsafe { device.driver().hipEventCreateWithFlags(&mut handle, flags) }
             .map_err(|fault| fault.asked(format!("an event on {device}")))?;
         Ok(Event { device: device.clone(), handle })
     }
@@ -282,7 +279,7 @@ impl Event {
     pub fn record(&self, stream: &Stream) -> Result<(), GpuError> {
         self.device.enter()?;
         // SAFETY: event and stream are live.
-        unsafe { self.device.driver().event_record(self.handle, stream.0.handle) }
+        unsafe { self.device.driver().hipEventRecord(self.handle, stream.0.handle) }
             .map_err(|fault| fault.asked(format!("an event on {}", self.device)))
     }
 
@@ -290,9 +287,9 @@ impl Event {
     pub fn is_done(&self) -> Result<bool, GpuError> {
         self.device.enter()?;
         // SAFETY: the event is live.
-        match unsafe { self.device.driver().event_query(self.handle) } {
+        match unsafe { self.device.driver().hipEventQuery(self.handle) } {
             Ok(()) => Ok(true),
-            Err(fault) if fault.code() == Some(driver::NOT_READY) => Ok(false),
+            Err(fault) if fault.code() == Some(hipErrorNotReady) => Ok(false),
             Err(fault) => Err(fault.asked(format!("an event on {}", self.device))),
         }
     }
@@ -301,7 +298,7 @@ impl Event {
     pub fn synchronize(&self) -> Result<(), GpuError> {
         let device = &self.device;
         // SAFETY: the event is live.
-        device.wait("an event", || unsafe { device.driver().event_synchronize(self.handle) })
+        device.wait("an event", || unsafe { device.driver().hipEventSynchronize(self.handle) })
     }
 
     /// Milliseconds from `start` to here, both timed and done.
@@ -309,7 +306,7 @@ impl Event {
         self.device.enter()?;
         let mut ms = 0.0;
         // SAFETY: both events are live, and `ms` outlives the call.
-        unsafe { self.device.driver().event_elapsed(&mut ms, start.handle, self.handle) }
+        unsafe { self.device.driver().hipEventElapsedTime(&mut ms, start.handle, self.handle) }
             .map_err(|fault| fault.asked(format!("time between events on {}", self.device)))?;
         Ok(ms)
     }
@@ -319,7 +316,7 @@ impl Drop for Event {
     fn drop(&mut self) {
         let driver = self.device.driver();
         // SAFETY: the event is live; recorded work still completes.
-        self.device.release("an event", || unsafe { driver.event_destroy(self.handle) });
+        self.device.release("an event", || unsafe { driver.hipEventDestroy(self.handle) });
     }
 }
 
@@ -350,7 +347,8 @@ mod tests {
 
     #[test]
     fn a_wait_waits_before_it_returns_a_destructors_error() {
-        let waits: [fn(&Stream, &Event) -> Result<(), GpuError>; 3] = [
+        type Wait = fn(&Stream, &Event) -> Result<(), GpuError>;
+        let waits: [Wait; 3] = [
             |stream, _| stream.synchronize(),
             |_, event| event.synchronize(),
             |stream, _| stream.device().synchronize(),
