@@ -16,10 +16,11 @@ mod graphs;
 mod kv;
 mod plan;
 mod rank;
-mod staging;
-mod upload;
+pub(crate) mod staging;
+pub(crate) mod upload;
 
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 
 use arena::Arena;
@@ -29,13 +30,12 @@ use graphs::Graphs;
 use rank::Rank;
 use shared::kv::{HEAD_DIMS, PAGE};
 use shared::model::ModelConfig;
-use staging::{HALF_BYTES, Staging};
-use upload::DeviceWeights;
+use upload::{DeviceWeights, Target};
 
 use crate::engine::{self, Before, Chunk, Engine, EngineError, Limits, Outcome, Ticket};
 use crate::gpu::launch::Kernels;
 use crate::gpu::launch::linear::DenseFormat;
-use crate::gpu::{Device, GpuError, Stream};
+use crate::gpu::{Device, GpuError, Recorded, Stream};
 use crate::kernels;
 use crate::kv_budget::{KvBudget, Room, geometry_bytes};
 use crate::model::Weights;
@@ -125,11 +125,11 @@ pub enum GpuEngineError {
 
 /// [`Engine`] on a GPU.
 pub struct GpuEngine {
+    /// Recorded steps. First, so that they go, and the stream is empty, before what they use.
+    graphs: Recorded<Graphs>,
     config: ModelConfig,
     options: GpuOptions,
     geometry: Geometry,
-    /// Recorded steps. They go before what they use, see [`Drop`].
-    graphs: Graphs,
     forward: Forward,
     flights: Vec<Flight>,
     /// Steps submitted so far.
@@ -146,30 +146,59 @@ impl GpuEngine {
         device: &Device,
         weights: &Arc<Weights>,
         options: GpuOptions,
-        mut progress: impl FnMut(u64, u64),
+        progress: impl FnMut(u64, u64),
     ) -> Result<GpuEngine, GpuEngineError> {
-        let config = weights.config.clone();
-        options.check()?;
-        check_shapes(&config)?;
-        let chip = &device.properties().arch;
-        let code = kernels::code_object(chip, options.kernels.as_deref())?;
-        let kernels = Kernels::load(device, chip, &code)?;
-        let family = kernels.family();
-        let geometry = plan_memory(device, weights, &options, family)?;
+        let mut engines = GpuEngine::new_all(slice::from_ref(device), weights, options, progress)?;
+        Ok(engines.remove(0))
+    }
 
-        let stream = Stream::new(device)?;
-        let staging = Staging::new(&stream, HALF_BYTES)?;
-        let weights =
-            DeviceWeights::upload(staging, family, options.dense, weights, &mut progress)?;
-        let rank = Rank::new(&config, &options, geometry, (stream, kernels, weights))?;
+    /// As [`GpuEngine::new`], an engine on each of `devices`, in order; the weights are read and
+    /// packed once for all devices of a family.
+    pub fn new_all(
+        devices: &[Device],
+        weights: &Arc<Weights>,
+        options: GpuOptions,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<GpuEngine>, GpuEngineError> {
+        options.check()?;
+        check_shapes(&weights.config)?;
+        let mut ready = Vec::new();
+        for device in devices {
+            let chip = &device.properties().arch;
+            let code = kernels::code_object(chip, options.kernels.as_deref())?;
+            let kernels = Kernels::load(device, chip, &code)?;
+            let geometry = plan_memory(device, weights, &options, kernels.family())?;
+            ready.push((Stream::new(device)?, kernels, geometry));
+        }
+        let targets: Vec<_> = ready
+            .iter()
+            .map(|(stream, kernels, _)| Target { stream, family: kernels.family() })
+            .collect();
+        let uploaded = DeviceWeights::upload_all(&targets, options.dense, weights, &mut progress)?;
+        let ranks =
+            ready.into_iter().zip(uploaded).map(|((stream, kernels, geometry), uploaded)| {
+                let parts = (stream, kernels, uploaded);
+                Ok((Rank::new(&weights.config, &options, geometry, parts)?, geometry))
+            });
+        ranks
+            .map(|rank| rank.and_then(|rank| GpuEngine::with(rank, &weights.config, &options)))
+            .collect()
+    }
+
+    /// The engine around a rank that holds the whole model.
+    fn with(
+        (rank, geometry): (Rank, Geometry),
+        config: &ModelConfig,
+        options: &GpuOptions,
+    ) -> Result<GpuEngine, GpuEngineError> {
         let flights = (0..IN_FLIGHT)
-            .map(|_| Flight::new(device, &config, &options))
+            .map(|_| Flight::new(rank.stream.device(), config, options))
             .collect::<Result<_, _>>()?;
         Ok(GpuEngine {
-            config,
-            options,
+            graphs: Recorded::new(&rank.stream, Graphs::default()),
+            config: config.clone(),
+            options: options.clone(),
             geometry,
-            graphs: Graphs::default(),
             forward: Forward { ranks: vec![rank], exchange: Box::new(Alone) },
             flights,
             steps: 0,
@@ -348,17 +377,6 @@ impl GpuEngine {
         }
         done.record(stream)?;
         Ok(logits)
-    }
-}
-
-impl Drop for GpuEngine {
-    fn drop(&mut self) {
-        // Pinned memory and recorded graphs are in use until the streams are empty, and a graph may
-        // not outlive the buffers it names.
-        for rank in &self.forward.ranks {
-            let _ = rank.stream.synchronize();
-        }
-        self.graphs.clear();
     }
 }
 

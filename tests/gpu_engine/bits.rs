@@ -10,7 +10,7 @@ use gptoss::pages::SeqId;
 use oracle::basics::assert_same_bits;
 use oracle::model::{BASE, ExpertFormat, random, tokens};
 
-use super::{alone, dense_engine, engine, engine_with, logits_of, options};
+use super::{alone, dense_engine, engine, logits_of, options};
 use crate::gpu::devices;
 
 #[test]
@@ -25,9 +25,11 @@ fn neither_chunks_nor_devices_change_a_bit() {
     }
     let (start, vocab) = (&prompt[..70], BASE.vocab_size);
     assert_same_bits("chunks of 1", &alone(&mut first, start, 1), &whole[..70 * vocab]);
-    if let Some(second) = devices().get(1) {
-        let found = alone(&mut engine_with(second, &weights, options(256)), &prompt, 64);
-        assert_same_bits("a second device", &found, &whole);
+    // Loaded at once, from weights packed once.
+    let all = GpuEngine::new_all(devices(), &weights, options(256), |_, _| {});
+    for (i, engine) in all.unwrap_or_else(|e| panic!("{e}")).into_iter().enumerate() {
+        let found = alone(&mut ByHand::new(engine), &prompt, 64);
+        assert_same_bits(&format!("device {i}"), &found, &whole);
     }
 }
 

@@ -284,21 +284,8 @@ impl DeviceArgs {
         if self.emu_stats && devices.iter().any(|device| device.api() != Api::Emulator) {
             bail!(EMULATED_ONLY);
         }
-        let engine = |device| self.open_gpu(device, weights, batch, positions);
-        let engines = devices.iter().map(engine).collect::<Result<Vec<_>>>()?;
-        let kind = devices[0].properties().arch.clone();
-        Ok(Opened { engines, kind, why, precision: Precision::Bf16 })
-    }
-
-    fn open_gpu(
-        &self,
-        device: &gpu::Device,
-        weights: &Arc<Weights>,
-        batch: usize,
-        positions: Option<usize>,
-    ) -> Result<Box<dyn Engine>> {
         if self.cpu.kv32 {
-            bail!("--kv32: device {device} keeps keys and values in bf16");
+            bail!("--kv32: device {} keeps keys and values in bf16", devices[0]);
         }
         let most = weights.config.max_position_embeddings;
         let defaults = GpuOptions::default();
@@ -310,12 +297,14 @@ impl DeviceArgs {
             ..defaults
         };
         let bar = progress::bytes("weights to the device");
-        let engine = GpuEngine::new(device, weights, options, |done, total| {
+        let engines = GpuEngine::new_all(devices, weights, options, |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         })?;
         bar.finish_and_clear();
-        Ok(Box::new(engine))
+        let engines = engines.into_iter().map(|engine| Box::new(engine) as _).collect();
+        let kind = devices[0].properties().arch.clone();
+        Ok(Opened { engines, kind, why, precision: Precision::Bf16 })
     }
 
     fn open_cpu(

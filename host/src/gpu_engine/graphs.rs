@@ -28,7 +28,7 @@ impl Graphs {
         let known = self.recorded.iter().position(|(known, _)| *known == recipe);
         let entry = match known.and_then(|at| self.recorded.remove(at)) {
             Some(entry) => entry,
-            None => (recipe, stream.capture(|| queue(forward))?),
+            None => (recipe, Graph::record(stream, || queue(forward))?),
         };
         self.recorded.push_front(entry);
         // Launches of a graph that goes still complete.
@@ -39,10 +39,5 @@ impl Graphs {
             Some((_, graph)) => unsafe { graph.launch(stream) },
             None => Ok(()),
         }
-    }
-
-    /// Forgets all.
-    pub fn clear(&mut self) {
-        self.recorded.clear();
     }
 }

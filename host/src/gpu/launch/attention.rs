@@ -49,7 +49,7 @@ pub struct Attention<'a> {
 }
 
 /// Scalars as the kernels take them, checked.
-struct Sizes {
+struct AttentionSizes {
     rows: u32,
     kv_heads: u32,
     group: u32,
@@ -58,7 +58,7 @@ struct Sizes {
 }
 
 impl AttentionShape {
-    fn check(&self, check: &Check<'_>) -> Result<Sizes, GpuError> {
+    fn check(&self, check: &Check<'_>) -> Result<AttentionSizes, GpuError> {
         let query_rows = self.rows.saturating_mul(self.group);
         check.positive("rows * group", query_rows)?;
         let window = match self.window {
@@ -68,7 +68,7 @@ impl AttentionShape {
         if !(self.scale > 0.0 && self.scale.is_finite()) {
             return Err(check.refuse(format!("scale = {}, expected a positive number", self.scale)));
         }
-        Ok(Sizes {
+        Ok(AttentionSizes {
             rows: check.positive("rows", self.rows)?,
             kv_heads: check.positive("kv_heads", self.kv_heads)?,
             group: check.positive("group", self.group)?,
