@@ -210,6 +210,11 @@ impl DeviceArgs {
         self.cpu.kv32
     }
 
+    /// How a GPU keeps dense weights.
+    pub fn dense(&self) -> DenseFormat {
+        self.dense.into()
+    }
+
     /// Keeps keys and values in f32 unless a flag asks for bf16: a reference tolerance is at stake.
     pub fn prefer_kv32(&mut self) {
         let cpu = matches!(self.device, DeviceName::Cpu | DeviceName::Auto);

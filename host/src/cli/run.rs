@@ -3,6 +3,7 @@
 mod chat;
 mod generate;
 mod getp;
+mod job;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -68,10 +68,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         requests(&prompts, &tokenizer, opened.engine(), positions, sampling)
             .with_context(|| name.to_owned())
     })?;
-    let key = job_key(args, &prompts, positions, sampling, &model, &opened.kind);
-    let output = match &args.output {
-        Some(path) => OutputFile::create(path, requests.len(), &key, args.resume)?,
-        None => OutputFile::stream(Box::new(std::io::stdout()), requests.len()),
+    let key = args.job_key(&prompts, positions, sampling, &model, &opened.kind)?;
+    let Some(output) = open_output(args, &requests, &key)? else {
+        console.line("resume: every request is finished already")?;
+        return verified(args, &mut console);
     };
     let mut job = Job { requests, output, generated: 0, kept: compared.then(Vec::new) };
     let outcome = job.infer(&mut opened.engines, args.batch, &mut phases, &mut console)?;
@@ -93,8 +93,27 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let reference = args.device.open_reference(weights)?;
         crosscheck(&job.requests, &kept, reference, &mut console)?;
     }
+    verified(args, &mut console)
+}
+
+/// The output, as far as an earlier run came; `None` when that was to its end.
+fn open_output(args: &Args, requests: &[Request], key: &JobKey) -> Result<Option<OutputFile>> {
+    let count = requests.len();
+    Ok(match &args.output {
+        None => Some(OutputFile::stream(Box::new(std::io::stdout()), count)),
+        Some(path) if args.resume => OutputFile::resume(path, count, key, |request, ids| {
+            let Request { max_tokens, stop, .. } = &requests[request];
+            let stopped = ids.last().is_some_and(|id| stop.contains(id));
+            ids.len() == *max_tokens || stopped && ids.len() < *max_tokens
+        })?,
+        Some(path) => Some(OutputFile::create(path, count, key)?),
+    })
+}
+
+/// What `-v` says of the output.
+fn verified(args: &Args, console: &mut Console) -> Result<ExitCode> {
     match (&args.output, &args.verify) {
-        (Some(output), Some(reference)) => check(output, reference, &mut console),
+        (Some(output), Some(reference)) => check(output, reference, console),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
@@ -160,34 +179,6 @@ fn requests(
 fn resumed_seed(args: &Args) -> Option<u64> {
     let output = args.output.as_ref().filter(|_| args.resume)?;
     journal::recorded(output, "seed")?.parse().ok()
-}
-
-fn job_key(
-    args: &Args,
-    prompts: &[&str],
-    positions: usize,
-    sampling: Sampling,
-    model: &str,
-    device: &str,
-) -> JobKey {
-    let sampled = sampling.temperature > 0.0;
-    let of_sampling = |value: String| if sampled { value } else { String::from("-") };
-    let hash = prompts::fingerprint(prompts);
-    vec![
-        ("requests", prompts.len().to_string()),
-        ("prompts", format!("{hash:016x}")),
-        ("-n", positions.to_string()),
-        ("-T", sampling.temperature.to_string()),
-        ("-p", of_sampling(sampling.top_p.to_string())),
-        ("seed", of_sampling(sampling.seed.to_string())),
-        ("model", model.to_owned()),
-        ("device", device.to_owned()),
-        ("kv", String::from(if args.device.kv32() { "f32" } else { "bf16" })),
-        (
-            "tokenizer",
-            args.tokenizer.as_ref().map_or("o200k_harmony".into(), |z| z.display().to_string()),
-        ),
-    ]
 }
 
 fn interrupted(output: Option<&Path>) -> Result<ExitCode> {
