@@ -6,6 +6,7 @@ mod bad_input;
 mod emulated;
 mod getp;
 mod golden;
+mod paths;
 mod text;
 mod tools;
 

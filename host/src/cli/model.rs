@@ -210,6 +210,11 @@ impl DeviceArgs {
         self.cpu.kv32
     }
 
+    /// The folder of `--kernels`.
+    pub fn kernels(&self) -> Option<&Path> {
+        self.kernels.as_deref()
+    }
+
     /// How a GPU keeps dense weights.
     pub fn dense(&self) -> DenseFormat {
         self.dense.into()

@@ -4,6 +4,7 @@ mod chat;
 mod generate;
 mod getp;
 mod job;
+mod paths;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -111,6 +112,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         _ => {}
     }
     args.refuse_flags_of_other_modes()?;
+    args.check_paths()?;
     let code = match args.mode {
         Mode::Chat => chat::run(&args),
         Mode::Generate => generate::run(&args),
@@ -153,10 +155,6 @@ impl Args {
             bail!("{flag} needs -o, the output file");
         }
         Ok(())
-    }
-
-    fn log(&self) -> Option<&Path> {
-        self.log.then_some(Path::new(LOG_FILE))
     }
 
     fn tokenizer(&self) -> Result<Tokenizer> {

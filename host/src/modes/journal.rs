@@ -17,10 +17,11 @@ mod tests;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::files::{self, AtomicFile, FilesError, Target};
 pub use job::{JobKey, file_stamp, model_stamp};
 
 /// First line of every journal; the number counts its formats.
@@ -41,6 +42,9 @@ pub enum JournalError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The output cannot be made or replaced.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The file system has no locks, or refused one.
     #[error("{path} cannot be locked against other runs: {source}", path = path.display())]
     Lock {
@@ -120,18 +124,11 @@ pub enum OutputFile {
     Streamed(Stream),
 }
 
-/// The journal's name for an output's name. A link leads to the file that it names.
+/// The journal's name for an output's name.
 pub fn journal_path(output: &Path) -> PathBuf {
-    let mut name = real_path(output).into_os_string();
+    let mut name = output.as_os_str().to_owned();
     name.push(".journal");
     PathBuf::from(name)
-}
-
-/// What a link leads to; any other path as it stands.
-fn real_path(path: &Path) -> PathBuf {
-    let is_link = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
-    let target = is_link.then(|| path.canonicalize().ok()).flatten();
-    target.unwrap_or_else(|| path.to_owned())
 }
 
 /// The value that an unfinished run of `output` recorded for `name`.
@@ -148,14 +145,14 @@ impl OutputFile {
     }
 
     /// Starts the output of `requests` requests. A regular file at `path` keeps its content until
-    /// [`OutputFile::finish`].
+    /// [`OutputFile::finish`]; what [`files::target`] refuses is refused.
     pub fn create(path: &Path, requests: usize, job: &JobKey) -> Result<OutputFile, JournalError> {
-        if is_regular(path) {
-            check_writable(path)?;
-            return Journal::create(real_path(path), requests, job).map(OutputFile::Journaled);
+        if files::target(path)? == Target::Stream {
+            let stream = Box::new(files::open_stream(path)?);
+            return Ok(OutputFile::Streamed(Stream::new(path.to_owned(), stream, requests)));
         }
-        let file = OpenOptions::new().write(true).open(path).map_err(io_error(path))?;
-        Ok(OutputFile::Streamed(Stream::new(path.to_owned(), Box::new(file), requests)))
+        check_writable(path)?;
+        Journal::create(path.to_owned(), requests, job).map(OutputFile::Journaled)
     }
 
     /// Goes on with an unfinished output; `None` when it is finished. Where there is nothing yet,
@@ -166,14 +163,15 @@ impl OutputFile {
         job: &JobKey,
         is_whole: impl Fn(usize, &[u32]) -> bool,
     ) -> Result<Option<OutputFile>, JournalError> {
-        if !is_regular(path) {
+        let target = files::target(path)?;
+        if target == Target::Stream {
             return Err(JournalError::NotRegular { path: path.to_owned() });
         }
-        if !journal_path(path).exists() && path.exists() {
+        if target == Target::Regular && !journal_path(path).exists() {
             return check_finished(path, requests, is_whole).map(|()| None);
         }
         check_writable(path)?;
-        Journal::resume(real_path(path), requests, job).map(OutputFile::Journaled).map(Some)
+        Journal::resume(path.to_owned(), requests, job).map(OutputFile::Journaled).map(Some)
     }
 
     /// Whether a request is finished.
@@ -202,19 +200,10 @@ impl OutputFile {
     }
 }
 
-/// Whether there is a regular file at `path`, or can be.
-fn is_regular(path: &Path) -> bool {
-    std::fs::metadata(path).map_or(true, |metadata| metadata.is_file())
-}
-
 /// A file that may not be written must not be replaced either; better said before the work.
 fn check_writable(path: &Path) -> Result<(), JournalError> {
     match OpenOptions::new().write(true).open(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path)(error)),
-        Err(_) if std::fs::symlink_metadata(path).is_ok() => Err(JournalError::Io {
-            path: path.to_owned(),
-            source: io::Error::new(io::ErrorKind::NotFound, "a link to no file"),
-        }),
         _ => Ok(()),
     }
 }
@@ -393,18 +382,10 @@ impl Journal {
         sync_folder(&self.path)
     }
 
-    /// Makes the output from the records, and puts it in its place when it is on the disk.
+    /// Makes the output from the records.
     fn write_output(&self) -> Result<(), JournalError> {
-        let mode = match std::fs::metadata(&self.output) {
-            Ok(before) => before.permissions().mode() & 0o777,
-            Err(_) => 0o666,
-        };
-        let partial = tempfile::Builder::new()
-            .prefix(".gptoss-getp-")
-            .permissions(PermissionsExt::from_mode(mode))
-            .tempfile_in(folder(&self.output))
-            .map_err(io_error(&self.output))?;
-        let mut writer = BufWriter::new(partial.as_file());
+        let mut file = AtomicFile::create(&self.output)?;
+        let mut writer = BufWriter::new(&mut file);
         for (request, record) in self.records.iter().enumerate() {
             let missing = || JournalError::Missing { path: self.output.clone(), request };
             let Span { start, bytes } = record.ok_or_else(missing)?;
@@ -417,9 +398,7 @@ impl Journal {
         writer.flush().map_err(io_error(&self.output))?;
         drop(writer);
         // A full disk may show only now; the journal stays then.
-        partial.as_file().sync_all().map_err(io_error(&self.output))?;
-        partial.persist(&self.output).map_err(|error| io_error(&self.output)(error.error))?;
-        sync_folder(&self.output)
+        Ok(file.commit()?)
     }
 }
 
@@ -437,17 +416,17 @@ fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
     }
 }
 
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
+/// Makes a name that was created or removed last through a power cut.
+fn sync_folder(path: &Path) -> Result<(), JournalError> {
+    let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
+    };
+    match File::open(folder).and_then(|opened| opened.sync_all()) {
+        // Not every file system can sync a folder; those that cannot say so.
+        Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(io_error(folder)(error)),
+        _ => Ok(()),
     }
-}
-
-/// Makes a name that was created, replaced or removed last through a power cut.
-fn sync_folder(path: &Path) -> Result<(), JournalError> {
-    let folder = folder(path);
-    File::open(folder).and_then(|opened| opened.sync_all()).map_err(io_error(folder))
 }
 
 /// Takes the finished requests of a journal of `job` and returns the bytes of its whole lines; 0
