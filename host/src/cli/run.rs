@@ -201,7 +201,7 @@ impl Args {
     /// How tokens are chosen, with `seed` when `-s` does not say.
     fn sampling(&self, seed: impl FnOnce() -> u64) -> Sampling {
         let seed = self.seed.unwrap_or_else(seed);
-        Sampling { temperature: self.temperature, top_p: self.top_p, seed }
+        Sampling { temperature: self.temperature, top_p: self.top_p, seed, ..Sampling::GREEDY }
     }
 }
 
