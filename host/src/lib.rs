@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod device_name;
 pub mod engine;
 pub mod export;
+pub mod files;
 pub mod golden;
 pub mod gpu;
 pub mod gpu_engine;
