@@ -185,13 +185,7 @@ impl AtomicFile {
         // Someone may have put something else there meanwhile.
         replaceable(&target)?;
         temporary.persist(&target).map_err(|e| FilesError::io(&target)(e.error))?;
-        match folder.sync_all() {
-            // Not every file system can sync a folder; those that cannot say so.
-            Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
-                Err(FilesError::io(parent(&target))(e))
-            }
-            _ => Ok(()),
-        }
+        sync(&folder, parent(&target))
     }
 }
 
@@ -202,6 +196,19 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.temporary.as_file_mut().flush()
+    }
+}
+
+/// Puts what was renamed into or made in the folder `path` on disk.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), FilesError> {
+    sync(&File::open(path).map_err(FilesError::io(path))?, path)
+}
+
+fn sync(folder: &File, path: &Path) -> Result<(), FilesError> {
+    match folder.sync_all() {
+        // Not every file system can sync a folder; those that cannot say so.
+        Err(e) if e.kind() != io::ErrorKind::InvalidInput => Err(FilesError::io(path)(e)),
+        _ => Ok(()),
     }
 }
 
@@ -220,7 +227,7 @@ fn replaceable(path: &Path) -> Result<Option<Metadata>, FilesError> {
 }
 
 /// The folder that holds `path`.
-fn parent(path: &Path) -> &Path {
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

@@ -16,6 +16,7 @@ use safetensors::tensor::{Dtype as StDtype, Metadata, TensorInfo};
 use serde_json::json;
 use shared::{bf16, mxfp4, philox};
 
+use crate::files;
 use crate::model::{
     Bytes, Dtype, ModelConfig, ModelError, Rope, Store, Weights, config, names, shards, snapshot,
 };
@@ -184,10 +185,7 @@ pub fn run(
     if occupied {
         return Err(ModelError::file(out, "the folder is not empty, expected a new one"));
     }
-    let parent = match out.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let parent = files::parent(out);
     let partial = tempfile::Builder::new()
         .prefix(".gptoss-synth-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777))
@@ -200,6 +198,7 @@ pub fn run(
     fs::rename(partial.path(), out).map_err(ModelError::io(out))?;
     // Renamed: there is nothing left for the guard to remove.
     let _ = partial.keep();
+    files::sync_folder(parent)?;
     progress.finish();
     Ok(())
 }
@@ -212,10 +211,11 @@ fn write_snapshot(
 ) -> Result<(), ModelError> {
     let specs = specs(options);
     progress.set_length(specs.iter().map(|spec| spec.bytes).sum());
-    let files = plan(&specs, options.shard_bytes);
+    let shards = plan(&specs, options.shard_bytes);
     let mut jobs = Vec::new();
+    let mut handles = Vec::new();
     let mut weight_map = BTreeMap::new();
-    for file in &files {
+    for file in &shards {
         let path = dir.join(&file.name);
         let (header, size) =
             header(&specs[file.specs.clone()]).map_err(|reason| ModelError::file(&path, reason))?;
@@ -223,6 +223,7 @@ fn write_snapshot(
         handle.write_all_at(&header, 0).map_err(ModelError::io(&path))?;
         handle.set_len(header.len() as u64 + size).map_err(ModelError::io(&path))?;
         let handle = Arc::new((handle, path));
+        handles.push(Arc::clone(&handle));
         let mut position = header.len() as u64;
         for stream in file.specs.clone() {
             let spec = &specs[stream];
@@ -241,21 +242,25 @@ fn write_snapshot(
         let (file, path) = &*job.file;
         file.write_all_at(buffer, job.at).map_err(ModelError::io(path))?;
         progress.inc(buffer.len() as u64);
-        Ok(())
+        Ok::<(), ModelError>(())
     })?;
+    for (file, path) in handles.iter().map(AsRef::as_ref) {
+        file.sync_all().map_err(ModelError::io(path))?;
+    }
 
-    if files.len() > 1 {
+    if shards.len() > 1 {
         let total: u64 = specs.iter().map(|spec| spec.bytes).sum();
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
         write_json(&dir.join("model.safetensors.index.json"), &index)?;
     }
     let mxfp4 = options.experts == ExpertFormat::Mxfp4;
-    write_json(&dir.join("config.json"), &config::to_json(&options.config, mxfp4))
+    write_json(&dir.join("config.json"), &config::to_json(&options.config, mxfp4))?;
+    Ok(files::sync_folder(dir)?)
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> {
     let mut file = File::create(path).map_err(ModelError::io(path))?;
-    writeln!(file, "{value:#}").map_err(ModelError::io(path))
+    writeln!(file, "{value:#}").and_then(|()| file.sync_all()).map_err(ModelError::io(path))
 }
 
 /// Bytes made and written at a time; a multiple of every block below.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use gptoss::files::refuse_overlap;
+use gptoss::files;
 use gptoss::tokenizer::Tokenizer;
 
 use super::{Console, args};
@@ -31,12 +31,6 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let path = &args.input;
-    let log = args.log.then_some(Path::new(LOG_FILE));
-    if let Some(log) = log {
-        let tokenizer = args.tokenizer.iter().map(|path| ("-z", path.as_path()));
-        let inputs: Vec<_> = std::iter::once(("-i", path.as_path())).chain(tokenizer).collect();
-        refuse_overlap(("-l", log), &inputs)?;
-    }
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let tokenizer = args::tokenizer(args.tokenizer.as_deref())?;
@@ -48,7 +42,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             bail!("{}: no line {line}, it has {}", path.display(), lines.len())
         }
     };
-    let mut console = Console::stdout(log)?;
+    if args.log {
+        let mut inputs = vec![("-i", path.as_path())];
+        inputs.extend(args.tokenizer.iter().map(|path| ("-z", path.as_path())));
+        files::refuse_overlap(("-l", Path::new(LOG_FILE)), &inputs)?;
+    }
+    let mut console = Console::stdout(args.log.then_some(Path::new(LOG_FILE)))?;
     for index in wanted {
         let text = decode_line(&tokenizer, lines[index])
             .with_context(|| format!("{}: line {}", path.display(), index + 1))?;

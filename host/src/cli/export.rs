@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use gptoss::export;
 use gptoss::model::{self, LoadOptions};
+use gptoss::{export, files};
 
 use super::args::BinLayoutArg;
 use super::{Console, interrupt, progress};
@@ -33,6 +33,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         export::print_keys(&args.checkpoint, &mut console)?;
         return Ok(ExitCode::SUCCESS);
     }
+    files::refuse_overlap(("-o", &args.out), &[("the model", &args.checkpoint)])?;
     let options = LoadOptions { bin_layout: args.bin_layout.into() };
     let weights = model::load(&args.checkpoint, &options)?;
     let bar = progress::bytes("export");

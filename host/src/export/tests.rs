@@ -190,6 +190,25 @@ fn an_unwritable_path_is_named() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = snapshot("tiny_bf16");
+    let [link, behind] = ["link", "behind"].map(|name| dir.path().join(name));
+    std::fs::write(&behind, "old").unwrap();
+    std::os::unix::fs::symlink(&behind, &link).unwrap();
+    for (path, kind) in [
+        (link.as_path(), "is a symbolic link to"),
+        (Path::new("/dev/null"), "is a character device"),
+        (dir.path(), "is a folder"),
+    ] {
+        let error = run(&weights, path, &ProgressBar::hidden(), &|| false).unwrap_err().to_string();
+        assert!(error.contains(kind), "{error}");
+    }
+    assert_eq!(std::fs::read(&behind).unwrap(), b"old");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
 fn keys_are_listed_with_dtype_and_shape() {
     let mut text = Vec::new();
     print_keys(&data("tiny_mxfp4"), &mut text).unwrap();

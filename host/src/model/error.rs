@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::FilesError;
+
 /// Why a model was refused; displayed, each is one line that names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -51,6 +53,9 @@ pub enum ModelError {
         /// What was being written.
         path: PathBuf,
     },
+    /// The output was refused or cannot be put in place.
+    #[error(transparent)]
+    Output(#[from] FilesError),
     /// A value that must be finite is not.
     #[error("{path}: tensor {name} holds {value} at index {index}, expected finite values",
         path = path.display())]

@@ -61,7 +61,7 @@ impl JobKey {
             version,
             kernels,
         } = self;
-        let Sampling { temperature, top_p, seed } = sampling;
+        let Sampling { temperature, top_p, top_k, min_p, seed } = sampling;
         // Greedy looks at neither.
         let drawn = |value: String| if *temperature > 0.0 { value } else { String::from("-") };
         let text = |value: &str| value.escape_debug().to_string();
@@ -71,6 +71,8 @@ impl JobKey {
             ("-n", positions.to_string()),
             ("-T", temperature.to_string()),
             ("-p", drawn(top_p.to_string())),
+            ("-k", drawn(top_k.to_string())),
+            ("--min-p", drawn(min_p.to_string())),
             ("seed", drawn(seed.to_string())),
             ("model", text(model)),
             ("model-files", text(model_files)),

@@ -11,7 +11,7 @@ fn job(positions: usize) -> JobKey {
         requests: 4,
         prompts: 7,
         positions,
-        sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
+        sampling: Sampling { temperature: 0.5, top_p: 0.9, top_k: 40, min_p: 0.1, seed: 3 },
         model: String::from("models/20b"),
         model_files: String::from("1 files, 60 bytes, 0"),
         bin_layout: BinLayout::Ups,
@@ -180,11 +180,13 @@ fn another_job_is_refused_with_what_differs() {
     assert_eq!(recorded(&path, "seed").as_deref(), Some("3"));
     let message = refused(&path, &job(65));
     assert!(message.contains(r#"-n is "64", expected "65""#), "{message}");
-    let others: [(&str, fn(&mut JobKey)); 14] = [
+    let others: [(&str, fn(&mut JobKey)); 16] = [
         ("requests", |job| job.requests = 5),
         ("prompts", |job| job.prompts = 8),
         ("-T", |job| job.sampling.temperature = 0.25),
         ("-p", |job| job.sampling.top_p = 1.0),
+        ("-k", |job| job.sampling.top_k = 0),
+        ("--min-p", |job| job.sampling.min_p = 0.0),
         ("seed", |job| job.sampling.seed = 4),
         ("model", |job| job.model = String::from("models/120b")),
         ("model-files", |job| job.model_files = String::from("1 files, 61 bytes, 0")),
@@ -206,7 +208,7 @@ fn another_job_is_refused_with_what_differs() {
     // Greedy does not look at a seed.
     let (_dir, path) = folder();
     let greedy = |seed| {
-        let sampling = Sampling { temperature: 0.0, top_p: 0.9, seed };
+        let sampling = Sampling { seed, ..Sampling::GREEDY };
         JobKey { sampling, ..job(64) }
     };
     drop(OutputFile::create(&path, 4, &greedy(1)).unwrap());
