@@ -422,11 +422,7 @@ fn sync_folder(path: &Path) -> Result<(), JournalError> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    match File::open(folder).and_then(|opened| opened.sync_all()) {
-        // Not every file system can sync a folder; those that cannot say so.
-        Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(io_error(folder)(error)),
-        _ => Ok(()),
-    }
+    Ok(files::sync_folder(folder)?)
 }
 
 /// Takes the finished requests of a journal of `job` and returns the bytes of its whole lines; 0

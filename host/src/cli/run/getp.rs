@@ -16,7 +16,7 @@ use gptoss::modes::{prompts, request_seed, verify};
 use gptoss::tokenizer::{STOP_TOKENS, Tokenizer};
 use indicatif::ProgressBar;
 
-use super::{Args, Console, encode, time_seed};
+use super::{Args, Console, describe_sampling, encode, time_seed};
 use crate::cli::{interrupt, progress};
 
 /// What runs when no file is given.
@@ -42,11 +42,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let (weights, model) = args.weights(&mut console)?;
     let built_in = args.checkpoint.is_none();
     let mut opened = match built_in {
-        true => args.device.open_or_emulate(Arc::clone(&weights), args.batch, args.room())?,
-        false => args.device.open_all(Arc::clone(&weights), args.batch, args.room())?,
+        true => args.device.open_or_emulate(Arc::clone(&weights), args.batch(), args.room())?,
+        false => args.device.open_all(Arc::clone(&weights), args.batch(), args.room())?,
     };
     // What the built-in model computes on a GPU is compared with the CPU engine.
-    let compared = built_in && !opened.is_cpu() && args.temperature == 0.0;
+    let compared = built_in && !opened.is_cpu() && args.temperature() == 0.0;
     console.line(format!("device: {}", opened.describe()))?;
     let engine = opened.engine();
     let positions = args.positions(engine)?;
@@ -54,13 +54,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     console.line(format!(
         "getp: {} requests, {positions} positions, {} at a time",
         prompts.len(),
-        args.batch.min(engine.limits().max_sequences) * opened.engines.len()
+        args.batch().min(engine.limits().max_sequences) * opened.engines.len()
     ))?;
     if sampling.temperature > 0.0 {
-        console.line(format!(
-            "sampling: temperature {}, top-p {}, seed {}",
-            sampling.temperature, sampling.top_p, sampling.seed
-        ))?;
+        console.line(describe_sampling(&sampling))?;
     }
 
     let mut phases = Phases::default();
@@ -74,7 +71,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return verified(args, &mut console);
     };
     let mut job = Job { requests, output, generated: 0, kept: compared.then(Vec::new) };
-    let outcome = job.infer(&mut opened.engines, args.batch, &mut phases, &mut console)?;
+    let outcome = job.infer(&mut opened.engines, args.batch(), &mut phases, &mut console)?;
     if !outcome.is_complete {
         return interrupted(args.output.as_deref());
     }

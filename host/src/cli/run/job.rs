@@ -38,7 +38,7 @@ impl Args {
             sampling,
             model: model.to_owned(),
             model_files,
-            bin_layout: self.model.options().bin_layout,
+            bin_layout: self.model.options(self.checkpoint.as_deref())?.bin_layout,
             tokenizer,
             device: device.to_owned(),
             dense: self.device.dense(),
