@@ -1,8 +1,6 @@
 //! What a run reads is never what it writes.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
 use crate::{Bench, Outcome, tiny_model};
 
@@ -16,21 +14,6 @@ fn bench() -> Bench {
     bench.write("in.txt", "1\nhello\n");
     bench.write("reference.txt", "1 2 3\n");
     bench
-}
-
-/// Names and contents of the folder.
-fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        match entry.path().is_dir() {
-            true => files.extend(
-                contents(&entry.path()).into_iter().map(|(n, c)| (format!("{name}/{n}"), c)),
-            ),
-            false => _ = files.insert(name, std::fs::read(entry.path()).unwrap_or_default()),
-        }
-    }
-    files
 }
 
 fn run(bench: &Bench, flags: &[&str]) -> Outcome {
@@ -50,10 +33,10 @@ fn an_output_is_never_an_input() {
         let (link, hard) = (format!("link{index}"), format!("hard{index}"));
         symlink(input, bench.path(&link)).unwrap();
         std::fs::hard_link(bench.path(input), bench.path(&hard)).unwrap();
-        let before = contents(bench.dir.path());
+        let before = bench.contents();
         for output in [input, &link, &hard, &format!("./model/../{input}")] {
             run(&bench, &["-o", output]).refused(&["-o", output, "the same file", input]);
-            assert_eq!(contents(bench.dir.path()), before, "-o {output}");
+            assert_eq!(bench.contents(), before, "-o {output}");
         }
     }
 }
@@ -64,9 +47,9 @@ fn a_log_is_neither_an_input_nor_the_output() {
     run(&bench, &["-o", "log.txt", "-l"]).refused(&["-l log.txt", "the same file as -o"]);
     for input in ["in.txt", "model/config.json", "bytes.bin"] {
         symlink(input, bench.path("log.txt")).unwrap();
-        let before = contents(bench.dir.path());
+        let before = bench.contents();
         run(&bench, &["-o", "out.txt", "-l"]).refused(&["-l log.txt", "the same file", input]);
-        assert_eq!(contents(bench.dir.path()), before);
+        assert_eq!(bench.contents(), before);
         std::fs::remove_file(bench.path("log.txt")).unwrap();
     }
     bench.write("elsewhere", "kept");
@@ -92,11 +75,11 @@ fn an_earlier_output_beside_the_model_may_be_replaced() {
 #[test]
 fn a_reference_that_is_not_there_is_noticed_before_the_work() {
     let bench = bench();
-    let before = contents(bench.dir.path());
+    let before = bench.contents();
     for (reference, part) in [("none.txt", "No such file"), ("model", "Is a directory")] {
         let outcome = run(&bench, &["-o", "out.txt", "-v", reference]);
         outcome.refused(&["-v", reference, part]);
         assert!(!outcome.stdout.contains("model:"), "{}", outcome.stdout);
-        assert_eq!(contents(bench.dir.path()), before);
+        assert_eq!(bench.contents(), before);
     }
 }
