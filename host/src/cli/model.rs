@@ -322,7 +322,7 @@ impl DeviceArgs {
             bar.set_length(total);
             bar.set_position(done);
         })?;
-        bar.finish_and_clear();
+        drop(bar);
         Ok(Box::new(engine))
     }
 

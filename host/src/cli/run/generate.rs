@@ -8,7 +8,7 @@ use gptoss::modes::scheduler::{Event, Request, Scheduler};
 use gptoss::tokenizer::{STOP_TOKENS, TextStream};
 
 use super::{Args, Console, describe_sampling, encode, time_seed};
-use crate::cli::interrupt;
+use crate::cli::{interrupt, progress};
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let prompt = args.input.as_deref().context("mode generate needs -i, the text to continue")?;
@@ -31,7 +31,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let consumed = ids.len();
     let mut scheduler = Scheduler::new(1);
     let max_tokens = positions - consumed;
-    console.text(prompt)?;
     scheduler.submit(Request {
         id: 0,
         prompt: ids,
@@ -43,16 +42,24 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut generated = 0;
     let mut first = None;
     let mut interrupted = false;
+    let mut waiting = Some(progress::waiting("the model reads the prompt"));
     while !scheduler.is_idle() && !interrupted {
         for event in scheduler.step(engine)? {
             let Event::Token { token, .. } = event else { continue };
             generated += 1;
-            first.get_or_insert_with(Instant::now);
+            if first.is_none() {
+                first = Some(Instant::now());
+                drop(waiting.take());
+                console.text(prompt)?;
+            }
             if !STOP_TOKENS.contains(&token) {
                 console.text(&stream.push(&tokenizer.bytes(token)?))?;
             }
         }
         interrupted = interrupt::asked();
+    }
+    if waiting.take().is_some() {
+        console.text(prompt)?;
     }
     console.line(stream.finish())?;
     notes.line(speed(generated, consumed, start, first))?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use gptoss::cpu::CpuEngine;
@@ -14,10 +14,10 @@ use gptoss::modes::parallel::{self, Outcome};
 use gptoss::modes::scheduler::{Counts, Event, Request};
 use gptoss::modes::{prompts, request_seed, verify};
 use gptoss::tokenizer::{STOP_TOKENS, Tokenizer};
-use indicatif::ProgressBar;
 
 use super::{Args, Console, describe_sampling, encode, time_seed};
-use crate::cli::{interrupt, progress};
+use crate::cli::interrupt;
+use crate::cli::progress::{self, Progress};
 
 /// What runs when no file is given.
 const SAMPLE: &str = "4\n\
@@ -25,8 +25,6 @@ const SAMPLE: &str = "4\n\
     What is the capital of France?\n\
     Write a short poem about rain on a tin roof.\n\
     Explain why matrix units want their operands in tiles.\n";
-/// Time between two lines of progress where there is no terminal.
-const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     // Ids on standard output stay alone there.
@@ -123,9 +121,11 @@ fn crosscheck(
     console: &mut Console,
 ) -> Result<()> {
     let mut found = Crosscheck::default();
+    let waiting = progress::waiting("check: the CPU engine computes the same");
     for (id, tokens) in chosen {
         found.add(&mut reference, *id, &requests[*id].prompt, tokens)?;
     }
+    drop(waiting);
     let (Crosscheck { tokens, equal, close, .. }, beyond) = (found, found.beyond());
     let percent = 100.0 * crosscheck::TOLERANCE;
     console.line(format!(
@@ -227,7 +227,7 @@ impl Job {
         if kept > 0 {
             console.line(format!("resume: {kept} requests are finished"))?;
         }
-        let mut report = Report::new(&todo, console)?;
+        let mut report = Report::new(&todo);
         let mut writing = 0.0;
         let on_event = |event| {
             let Event::Done { id, tokens } = event else {
@@ -235,7 +235,7 @@ impl Job {
                 return Ok(());
             };
             self.generated += tokens.len();
-            report.done(self.requests[id].max_tokens - tokens.len(), console)?;
+            report.done(self.requests[id].max_tokens - tokens.len());
             if let Some(kept) = &mut self.kept {
                 kept.push((id, tokens.clone()));
             }
@@ -249,58 +249,34 @@ impl Job {
             .time("engine", || parallel::run(engines, batch, todo, interrupt::asked, on_event))?;
         // The engines go on meanwhile.
         phases.add("of it output", writing);
-        report.finish();
+        drop(report);
         Ok(outcome)
     }
 }
 
-/// A bar on a terminal, now and then a line elsewhere.
+/// How far the job is.
 struct Report {
-    bar: ProgressBar,
+    progress: Progress,
     requests: usize,
     done: usize,
-    tokens: usize,
-    start: Instant,
-    last: Instant,
 }
 
 impl Report {
-    fn new(requests: &[Request], console: &mut Console) -> Result<Report> {
+    fn new(requests: &[Request]) -> Report {
         let most = requests.iter().map(|request| request.max_tokens as u64).sum();
-        console.text("")?;
-        let now = Instant::now();
-        Ok(Report {
-            bar: progress::tokens(most),
-            requests: requests.len(),
-            done: 0,
-            tokens: 0,
-            start: now,
-            last: now,
-        })
+        Report { progress: progress::tokens("getp", most), requests: requests.len(), done: 0 }
     }
 
-    fn token(&mut self) {
-        self.tokens += 1;
-        self.bar.inc(1);
+    fn token(&self) {
+        self.progress.inc(1);
     }
 
     /// A request ended, `unused` tokens short of its limit.
-    fn done(&mut self, unused: usize, console: &mut Console) -> Result<()> {
+    fn done(&mut self, unused: usize) {
         self.done += 1;
-        self.bar.set_length(self.bar.length().unwrap_or(0).saturating_sub(unused as u64));
-        self.bar.set_message(format!("{}/{} requests", self.done, self.requests));
-        if self.bar.is_hidden() && self.last.elapsed() >= REPORT_EVERY {
-            self.last = Instant::now();
-            let (done, requests, tokens) = (self.done, self.requests, self.tokens);
-            let rate = tokens as f64 / self.start.elapsed().as_secs_f64();
-            console
-                .line(format!("{done}/{requests} requests, {tokens} tokens, {rate:.1} tok/s"))?;
-        }
-        Ok(())
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
+        let length = self.progress.length().unwrap_or(0);
+        self.progress.set_length(length.saturating_sub(unused as u64));
+        self.progress.set_message(format!("{} of {} requests", self.done, self.requests));
     }
 }
 

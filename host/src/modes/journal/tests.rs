@@ -180,7 +180,8 @@ fn another_job_is_refused_with_what_differs() {
     assert_eq!(recorded(&path, "seed").as_deref(), Some("3"));
     let message = refused(&path, &job(65));
     assert!(message.contains(r#"-n is "64", expected "65""#), "{message}");
-    let others: [(&str, fn(&mut JobKey)); 16] = [
+    type Change = fn(&mut JobKey);
+    let others: [(&str, Change); 16] = [
         ("requests", |job| job.requests = 5),
         ("prompts", |job| job.prompts = 8),
         ("-T", |job| job.sampling.temperature = 0.25),
