@@ -66,6 +66,8 @@ impl Preset {
                 beta_fast: 32.0,
                 beta_slow: 1.0,
                 original_context: 4096,
+                truncate: false,
+                attention_factor: None,
             },
             rms_norm_eps: 1e-5,
             swiglu_limit: 7.0,
@@ -163,7 +165,8 @@ pub fn in_memory(options: &Options) -> Result<Weights, ModelError> {
         tensors.insert(name, shards::Tensor { path: Arc::clone(&path), dtype, shape, data });
         start = end;
     }
-    snapshot::assemble(&path, options.config.clone(), tensors)
+    let described = config::Described { config: options.config.clone(), attention_bias: true };
+    snapshot::assemble(&path, described, tensors)
 }
 
 /// Writes the model as a Hugging Face snapshot into the new folder `out`.

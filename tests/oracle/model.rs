@@ -25,6 +25,8 @@ pub const BASE: ModelConfig = ModelConfig {
         beta_fast: 32.0,
         beta_slow: 1.0,
         original_context: 4096,
+        truncate: false,
+        attention_factor: None,
     },
     rms_norm_eps: 1e-5,
     swiglu_limit: 7.0,

@@ -32,12 +32,13 @@ pub(crate) type Tensors = BTreeMap<String, Tensor>;
 pub(crate) fn open(dir: &Path) -> Result<Tensors, ModelError> {
     let index = dir.join("model.safetensors.index.json");
     let single = dir.join("model.safetensors");
-    if index.is_file() {
-        open_indexed(dir, &index)
-    } else if single.exists() {
+    // The single file first, as in transformers: an index beside it is what another save left.
+    if single.exists() {
         let mut tensors = Tensors::new();
         open_file(&single, &mut tensors)?;
         Ok(tensors)
+    } else if index.is_file() {
+        open_indexed(dir, &index)
     } else {
         Err(ModelError::file(
             dir,

@@ -6,7 +6,7 @@ use std::path::Path;
 use shared::model::ModelConfig;
 use shared::mxfp4;
 
-use super::config;
+use super::config::{self, Described};
 use super::error::ModelError;
 use super::names::{ExpertNames, HUGGING_FACE, Names, ORIGINAL, Qkv};
 use super::shards::{self, Tensor, Tensors};
@@ -24,7 +24,7 @@ pub(crate) fn load(dir: &Path) -> Result<Weights, ModelError> {
 /// The model that `tensors` make; messages about their names speak of `dir`.
 pub(crate) fn assemble(
     dir: &Path,
-    config: ModelConfig,
+    described: Described,
     tensors: Tensors,
 ) -> Result<Weights, ModelError> {
     let names = if tensors.contains_key(HUGGING_FACE.embedding)
@@ -39,7 +39,8 @@ pub(crate) fn assemble(
         let found: Vec<String> = tensors.into_keys().collect();
         return Err(ModelError::tensors(dir, "unknown tensors", &found));
     };
-    let mut reader = Reader { dir, config: &config, names, tensors };
+    let Described { config, attention_bias } = described;
+    let mut reader = Reader { dir, config: &config, attention_bias, names, tensors };
     reader.check_names()?;
     reader.read()
 }
@@ -47,6 +48,7 @@ pub(crate) fn assemble(
 struct Reader<'a> {
     dir: &'a Path,
     config: &'a ModelConfig,
+    attention_bias: bool,
     names: &'static Names,
     tensors: Tensors,
 }
@@ -78,13 +80,15 @@ impl Reader<'_> {
         for layer in 0..self.config.num_hidden_layers {
             let of = |part| names.of(layer, part);
             expected.extend([of(block.attn_norm), of(block.sinks), of(block.mlp_norm)]);
-            match &block.qkv {
-                Qkv::Split(parts) => {
-                    expected.extend(parts.iter().flat_map(|part| names.linear(layer, part)));
-                }
-                Qkv::Fused(part) => expected.extend(names.linear(layer, part)),
+            let qkv = match &block.qkv {
+                Qkv::Split(parts) => parts.as_slice(),
+                Qkv::Fused(part) => std::slice::from_ref(part),
+            };
+            for part in qkv.iter().chain([&block.o]) {
+                let [weight, bias] = names.linear(layer, part);
+                expected.push(weight);
+                expected.extend(self.attention_bias.then_some(bias));
             }
-            expected.extend(names.linear(layer, block.o));
             expected.extend(names.linear(layer, block.router));
             for product in [&block.gate_up, &block.down] {
                 if self.is_mxfp4(layer, product) {
@@ -130,6 +134,21 @@ impl Reader<'_> {
         Ok(Linear { weight: self.matrix(&weight, rows, cols)?, bias: self.vector(&bias, &[rows])? })
     }
 
+    /// A projection of attention, whose bias is zero where the model has none.
+    fn projection(
+        &mut self,
+        layer: usize,
+        part: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Linear, ModelError> {
+        if self.attention_bias {
+            return self.linear(layer, part, rows, cols);
+        }
+        let [weight, _] = self.names.linear(layer, part);
+        Ok(Linear { weight: self.matrix(&weight, rows, cols)?, bias: vec![0.0; rows] })
+    }
+
     fn experts(
         &mut self,
         layer: usize,
@@ -167,12 +186,12 @@ impl Reader<'_> {
         let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
         match &self.names.in_block.qkv {
             Qkv::Split(parts) => Ok([
-                self.linear(layer, parts[0], q, hidden)?,
-                self.linear(layer, parts[1], kv, hidden)?,
-                self.linear(layer, parts[2], kv, hidden)?,
+                self.projection(layer, parts[0], q, hidden)?,
+                self.projection(layer, parts[1], kv, hidden)?,
+                self.projection(layer, parts[2], kv, hidden)?,
             ]),
             Qkv::Fused(part) => {
-                let fused = self.linear(layer, part, q + 2 * kv, hidden)?;
+                let fused = self.projection(layer, part, q + 2 * kv, hidden)?;
                 Ok(split_rows(&fused, [q, kv, kv]))
             }
         }
@@ -191,7 +210,7 @@ impl Reader<'_> {
             k,
             v,
             sinks: self.vector(&sinks, &[num_attention_heads])?,
-            o: self.linear(layer, block.o, hidden_size, self.config.q_dim())?,
+            o: self.projection(layer, block.o, hidden_size, self.config.q_dim())?,
             mlp_norm: self.vector(&mlp_norm, &[hidden_size])?,
             router: self.linear(layer, block.router, self.config.num_local_experts, hidden_size)?,
             gate_up: self.experts(layer, &block.gate_up, 2 * intermediate_size, hidden_size)?,

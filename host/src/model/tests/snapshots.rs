@@ -306,3 +306,39 @@ fn paths_that_hold_no_model_are_named() {
     let line = refusal(empty);
     assert!(line.contains("model.safetensors"), "{line}");
 }
+
+#[test]
+fn a_single_file_wins_over_an_index_beside_it() {
+    let draft = Draft::of("tiny_bf16");
+    let dir = draft.write_shards();
+    let mut other = draft.clone();
+    other.entry(NORM).bytes[..2].copy_from_slice(&0x4000u16.to_le_bytes());
+    fs::write(dir.path().join("model.safetensors"), other.file(|_| true)).unwrap();
+    assert_eq!(open(dir.path()).unwrap().layers[1].attn_norm[0], 2.0);
+    // It counts even where the index is broken.
+    write_index(dir.path(), Default::default());
+    assert_eq!(open(dir.path()).unwrap().layers[1].attn_norm[0], 2.0);
+}
+
+#[test]
+fn attention_without_biases_has_biases_of_zero() {
+    let mut draft = Draft::of("tiny_bf16");
+    let whole = open(&data("tiny_bf16")).unwrap();
+    draft.config["attention_bias"] = json!(false);
+    let line = refusal(draft.write().path());
+    assert!(line.contains("8 unknown tensors: model.layers.0.self_attn.k_proj.bias"), "{line}");
+    draft.tensors.retain(|name, _| !name.contains("self_attn") || !name.ends_with(".bias"));
+    let weights = open(draft.write().path()).unwrap();
+    for (layer, biased) in weights.layers.iter().zip(&whole.layers) {
+        for (linear, biased) in
+            [(&layer.q, &biased.q), (&layer.v, &biased.v), (&layer.o, &biased.o)]
+        {
+            assert_eq!(linear.bias, vec![0.0; linear.weight.rows]);
+            assert_eq!(linear.weight.data[..], biased.weight.data[..]);
+        }
+        assert_eq!(layer.router.bias, biased.router.bias);
+    }
+    draft.config["attention_bias"] = json!(true);
+    let line = refusal(draft.write().path());
+    assert!(line.contains("8 missing tensors: model.layers.0.self_attn.k_proj.bias"), "{line}");
+}
