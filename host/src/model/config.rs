@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use shared::model::ModelConfig;
 
 use super::error::ModelError;
+use super::pad::Widths;
 
 mod rope;
 
@@ -20,10 +21,22 @@ type Reason = String;
 /// What a `config.json` says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Described {
-    /// Hyper-parameters, checked.
+    /// Hyper-parameters, checked; widths are padded to multiples of 32.
     pub config: ModelConfig,
+    /// The widths of the tensors.
+    pub widths: Widths,
     /// The projections of attention have biases.
     pub attention_bias: bool,
+    /// The unembedding is the embedding where only one of them is there.
+    pub tied: bool,
+}
+
+impl Described {
+    /// The usual model of `config`.
+    pub fn of(mut config: ModelConfig) -> Described {
+        let widths = Widths::pad(&mut config);
+        Described { config, widths, attention_bias: true, tied: false }
+    }
 }
 
 /// Reads and checks `config.json`.
@@ -60,7 +73,7 @@ fn describe(text: &str) -> Result<Described, Reason> {
         None => (rope.original_context as f64 * f64::from(rope.factor).max(1.0)) as usize,
     };
     let windowed_layers = windowed_layers(&keys, num_hidden_layers)?;
-    let config = ModelConfig {
+    let mut config = ModelConfig {
         vocab_size: keys.size(&["vocab_size"])?,
         hidden_size: keys.size(&["hidden_size"])?,
         num_hidden_layers,
@@ -81,9 +94,11 @@ fn describe(text: &str) -> Result<Described, Reason> {
         rms_norm_eps: keys.find_number(&["rms_norm_eps"])?.unwrap_or(1e-5) as f32,
         swiglu_limit: keys.find_number(&["swiglu_limit"])?.unwrap_or(7.0) as f32,
     };
+    let widths = Widths::pad(&mut config);
     config.check().map_err(|e| e.to_string())?;
     let attention_bias = keys.flag("attention_bias")?.unwrap_or(true);
-    Ok(Described { config, attention_bias })
+    let tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
+    Ok(Described { config, widths, attention_bias, tied })
 }
 
 /// Refuses values that change the numbers in a way that no engine computes.

@@ -164,9 +164,11 @@ fn wrong_values_are_named() {
         ("/vocab_size", json!("many"), "vocab_size is \"many\""),
         ("/vocab_size", json!(1 << 30), "vocab_size is 1073741824"),
         ("/hidden_size", json!(2.5), "hidden_size is 2.5, expected a positive integer"),
-        ("/hidden_size", json!(100), "hidden_size is 100, expected a multiple of 32"),
+        ("/hidden_size", json!(u64::MAX), "hidden_size is 18446744073709552000, expected a pos"),
+        ("/hidden_size", json!(1 << 21), "hidden_size is 2097152, expected a positive size of"),
         ("/hidden_size", Value::Null, "hidden_size is missing"),
-        ("/intermediate_size", json!(48), "intermediate_size is 48, expected a multiple of 32"),
+        ("/intermediate_size", json!(0), "intermediate_size is 0, expected a positive size"),
+        ("/tie_word_embeddings", json!("no"), "tie_word_embeddings is \"no\", expected true or"),
         ("/num_hidden_layers", json!(3), "layer_types has 2 entries"),
         ("/num_hidden_layers", json!(u64::MAX), "layer_types has 2 entries"),
         ("/num_attention_heads", json!(9), "expected a multiple of num_key_value_heads"),
@@ -226,4 +228,15 @@ fn a_config_of_other_bytes_than_utf8_is_refused() {
     fs::write(dir.path().join("config.json"), [b'{', 0xff, b'}']).unwrap();
     let line = refusal(dir.path());
     assert!(line.contains("config.json"), "{line}");
+}
+
+#[test]
+fn widths_are_padded_to_blocks() {
+    let mut config = Draft::of("tiny_bf16").config;
+    config["hidden_size"] = json!(8);
+    config["intermediate_size"] = json!(65);
+    let read = parse(&config).unwrap();
+    assert_eq!((read.hidden_size, read.intermediate_size), (32, 96));
+    // The mean is over four times as many elements.
+    assert_eq!(read.rms_norm_eps, 1e-5 / 4.0);
 }
