@@ -5,6 +5,9 @@ mod cpu;
 
 /// bf16 and MXFP4 against their definitions. Needs nothing.
 mod codecs;
+/// Snapshots whose widths are padded or whose elements are binary16. Needs nothing.
+mod narrow;
+
 /// The device tests run on: `GPTOSS_TEST_DEVICE`, by default two emulated gfx1151.
 mod gpu;
 /// The GPU engine against the f64 model, and against itself bit for bit. Needs a device and its

@@ -63,6 +63,14 @@ fn header(config: &ModelConfig) -> Result<[u8; bin::HEADER_BYTES], String> {
             return Err(format!("{name} is {value}, the .bin format fixes it at {expected}"));
         }
     }
+    if config.rope.truncate {
+        return Err("rope truncate is true, the .bin format fixes it at false".to_owned());
+    }
+    if let Some(factor) = config.rope.attention_factor {
+        return Err(format!(
+            "rope attention_factor is {factor}, the .bin format fixes it at 0.1 ln(factor) + 1"
+        ));
+    }
     if config.windowed_layers != config::alternating(config.num_hidden_layers) {
         return Err("the .bin format fixes the windowed layers: exactly the even ones".to_owned());
     }

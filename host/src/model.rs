@@ -7,6 +7,7 @@ pub mod config;
 mod decode;
 mod error;
 pub(crate) mod names;
+pub(crate) mod pad;
 pub mod shards;
 pub(crate) mod snapshot;
 mod weights;

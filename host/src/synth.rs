@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use half::f16;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype as StDtype, Metadata, TensorInfo};
@@ -69,6 +70,8 @@ impl Preset {
                 beta_fast: 32.0,
                 beta_slow: 1.0,
                 original_context: 4096,
+                truncate: false,
+                attention_factor: None,
             },
             rms_norm_eps: 1e-5,
             swiglu_limit: 7.0,
@@ -123,6 +126,7 @@ impl Options {
         let dtype = match self.dense {
             Dtype::F32 => StDtype::F32,
             Dtype::Bf16 => StDtype::BF16,
+            Dtype::F16 => StDtype::F16,
         };
         Spec::new(name, dtype, shape, Fill::Normal { mean, std: std as f32 })
     }
@@ -166,7 +170,7 @@ pub fn in_memory(options: &Options) -> Result<Weights, ModelError> {
         tensors.insert(name, shards::Tensor { path: Arc::clone(&path), dtype, shape, data });
         start = end;
     }
-    snapshot::assemble(&path, options.config.clone(), tensors)
+    snapshot::assemble(&path, config::Described::of(options.config.clone()), tensors)
 }
 
 /// Writes the model as a Hugging Face snapshot into the new folder `out`.
@@ -322,6 +326,12 @@ impl Spec {
                 fill_blocks(out, offset, |b| {
                     let values = random(b).map(|word| normal(word, mean, std).to_le_bytes());
                     bytemuck::cast::<_, [u8; 16]>(values)
+                });
+            }
+            Fill::Normal { mean, std } if self.dtype == StDtype::F16 => {
+                fill_blocks(out, offset, |b| {
+                    let value = |word| f16::from_f32(normal(word, mean, std)).to_le_bytes();
+                    bytemuck::cast::<_, [u8; 8]>(random(b).map(value))
                 });
             }
             Fill::Normal { mean, std } => fill_blocks(out, offset, |b| {

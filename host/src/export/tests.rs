@@ -141,7 +141,9 @@ fn the_published_sizes() {
 #[test]
 fn a_model_the_format_cannot_express_is_refused() {
     type Change = fn(&mut ModelConfig);
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 7] = [
+        ("truncate is true", |c| c.rope.truncate = true),
+        ("attention_factor is 1,", |c| c.rope.attention_factor = Some(1.0)),
         ("rms_norm_eps is 0.000001", |c| c.rms_norm_eps = 1e-6),
         ("beta_fast is 64", |c| c.rope.beta_fast = 64.0),
         ("beta_slow is 2", |c| c.rope.beta_slow = 2.0),

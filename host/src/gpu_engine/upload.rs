@@ -327,6 +327,11 @@ fn to_bf16(dtype: Dtype, data: &[u8]) -> Cow<'_, [u16]> {
                 Cow::Owned(data.par_chunks_exact(2).map(value).collect())
             }
         },
+        Dtype::F16 => data
+            .par_chunks_exact(2)
+            .map(|b| bf16::from_f32(half::f16::from_le_bytes([b[0], b[1]]).to_f32()))
+            .collect::<Vec<_>>()
+            .into(),
         Dtype::F32 => data
             .par_chunks_exact(4)
             .map(|b| bf16::from_f32(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))

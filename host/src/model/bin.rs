@@ -190,6 +190,8 @@ pub fn parse_header(header: &[u8; HEADER_BYTES]) -> Result<ModelConfig, String> 
             beta_fast: BETA_FAST,
             beta_slow: BETA_SLOW,
             original_context: size("initial_context_length", 10)?,
+            truncate: false,
+            attention_factor: None,
         },
         rms_norm_eps: RMS_NORM_EPS,
         swiglu_limit: float(14),
