@@ -207,7 +207,9 @@ fn tokens_are_sampled_from_the_last_row_at_the_next_position() {
     let prompt = tokens(&BASE, 12, 1);
     let logits = logits(&mut engine, &prompt, 12);
     let last = &logits[11 * BASE.vocab_size..];
-    for sampling in [Sampling::GREEDY, Sampling { temperature: 2.0, top_p: 0.9, seed: 7 }] {
+    for sampling in
+        [Sampling::GREEDY, Sampling { temperature: 2.0, top_p: 0.9, seed: 7, ..Sampling::GREEDY }]
+    {
         let (seq, quiet) = (engine.open(12).unwrap(), engine.open(3).unwrap());
         let found = engine.step(&[
             Chunk { seq: quiet, tokens: &[1, 2], want: Want::Nothing },
@@ -228,7 +230,7 @@ fn bad_steps_are_refused_and_change_nothing() {
     let other = engine.open(20).unwrap();
     let closed = SeqId(other.0 + 1);
     let chunk = |seq, tokens, want| Chunk { seq, tokens, want };
-    let hot = Sampling { temperature: f32::NAN, top_p: 1.0, seed: 0 };
+    let hot = Sampling { temperature: f32::NAN, ..Sampling::GREEDY };
     let bad: [(&[Chunk<'_>], &str); 7] = [
         (&[chunk(closed, &[1], Want::Nothing)], "is not open"),
         (&[chunk(seq, &[], Want::Nothing)], "is empty"),

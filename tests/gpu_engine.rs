@@ -92,7 +92,7 @@ fn tokens_are_chosen_from_the_logits_of_the_last_row() {
     let last = &logits[19 * BASE.vocab_size..];
     let expected = gptoss::sampling::argmax(last).expect("finite logits") as u32;
     for temperature in [0.0, 0.8] {
-        let sampling = Sampling { temperature, top_p: 0.9, seed: 7 };
+        let sampling = Sampling { temperature, top_p: 0.9, seed: 7, ..Sampling::GREEDY };
         let seq = engine.open(20).expect("there is room");
         let chunk = Chunk { seq, tokens: &prompt, want: Want::Token(sampling) };
         let found = engine.step(&[chunk]).expect("the step is valid").remove(0);

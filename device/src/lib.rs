@@ -42,9 +42,19 @@ pub mod tile;
 pub mod transpose;
 pub mod weights;
 
-/// Hash of the table of kernels this was compiled with; the host compares it with its own.
+/// Hash of the sources of `shared/` this was compiled with; the host compares it with its own.
 #[unsafe(no_mangle)]
 pub static KERNEL_TABLE: u64 = shared::kernels::FINGERPRINT;
+
+/// Hash of the sources of this crate, which `tools/device-build` passes and checks.
+#[unsafe(no_mangle)]
+pub static KERNEL_SOURCES: u64 = match option_env!("GPTOSS_KERNEL_SOURCES") {
+    Some(hash) => match u64::from_str_radix(hash, 16) {
+        Ok(hash) => hash,
+        Err(_) => panic!("GPTOSS_KERNEL_SOURCES is no hexadecimal number"),
+    },
+    None => 0,
+};
 
 /// Never runs: panics are compiled to traps.
 #[panic_handler]

@@ -1,11 +1,13 @@
-//! Drawing a token from a row of logits by temperature and nucleus: `shared::sampling`.
+//! Drawing a token from a row of logits by temperature, top-k, nucleus and min-p:
+//! `shared::sampling`.
 //!
-//! One workgroup per row. Two histograms of weights over ranks, in workgroup memory, find where
-//! the nucleus ends; sums over ever smaller stretches of ids find the token. All sums are of
-//! integers, so that the order in which threads add changes nothing.
+//! One workgroup per row. Two histograms over ranks, in workgroup memory, of counts or weights find
+//! where a prefix of the order ends; sums over ever smaller stretches of ids find the token. All
+//! sums are of integers, so that the order in which threads add changes nothing.
 //!
-//! The row is read five times, mostly from cache, and its exponentials are computed once for all
-//! tokens and then for those that may still matter.
+//! A nucleus reads the row five times, mostly from cache, and computes its exponentials once for
+//! all tokens and then for those that may still matter. Top-k reads it four times more, min-p once
+//! where it takes something away.
 
 use shared::kernels::rows::{NOT_FINITE, sample};
 use shared::sampling::{BINS, DIGIT_BITS, Draw, MAX_RANK, rank, weight};
@@ -41,6 +43,22 @@ fn wave_inclusive_scan(x: u64) -> u64 {
     sum
 }
 
+/// A prefix of the order of tokens: lower ranks than `rank`, and ids up to `last` of `rank` itself.
+#[derive(Clone, Copy)]
+struct Prefix {
+    rank: u32,
+    last: u32,
+}
+
+impl Prefix {
+    const ALL: Self = Self { rank: MAX_RANK, last: u32::MAX };
+
+    #[inline(always)]
+    fn holds(self, id: u32, rank: u32) -> bool {
+        rank < self.rank || (rank == self.rank && id <= self.last)
+    }
+}
+
 /// A row, what is asked of it, and workgroup memory.
 #[derive(Clone, Copy)]
 struct Row {
@@ -56,7 +74,7 @@ struct Row {
 
 impl Row {
     #[inline(always)]
-    fn distance(&self, id: u32) -> f32 {
+    fn distance(self, id: u32) -> f32 {
         // SAFETY: ids are below n.
         self.draw.distance(self.max, unsafe { *self.logits.add(id as usize) })
     }
@@ -64,7 +82,7 @@ impl Row {
     /// The total of `own` over the workgroup, and its sum over the threads before this one.
     /// Collective over the workgroup.
     #[inline(always)]
-    fn scan(&self, own: u64) -> (u64, u64) {
+    fn scan(self, own: u64) -> (u64, u64) {
         let inclusive = wave_inclusive_scan(own);
         let (mut before, mut total) = (inclusive - own, 0);
         // SAFETY: one element per wave; the barriers part writing from reading.
@@ -85,14 +103,15 @@ impl Row {
         (before, total)
     }
 
-    /// The bin in which the sum of weights, taken in order of bins, reaches what is missing, and
-    /// what is then missing of that bin. `bin_of` gives the bin of a rank that counts, and
-    /// `missing` what is missing of the total of all bins. Collective over the workgroup.
+    /// The bin in which the sum of `measure` of distances, taken in order of bins, reaches what is
+    /// missing, and what is then missing of that bin. `bin_of` gives the bin of a rank that counts,
+    /// and `missing` what is missing of the total of all bins. Collective over the workgroup.
     #[inline(always)]
     fn digit(
-        &self,
+        self,
         bin_of: impl Fn(u32) -> Option<u32>,
         missing: impl FnOnce(u64) -> u64,
+        measure: impl Fn(f32) -> u64,
     ) -> (u32, u64) {
         const OWN: u32 = BINS.div_ceil(THREADS);
         let (low, high) = (self.bins, self.bins.wrapping_add(BINS as usize));
@@ -104,12 +123,12 @@ impl Row {
         for id in (thread_id()..self.n).step_by(THREADS as usize) {
             let distance = self.distance(id);
             if let Some(bin) = bin_of(rank(distance)) {
-                let weight = weight(distance);
+                let value = measure(distance);
                 // SAFETY: bins are below BINS. A carry out of the low word goes to the high one.
                 unsafe {
-                    let before = atomic_add(low.add(bin as usize), weight as u32);
-                    let carry = u32::from(before.checked_add(weight as u32).is_none());
-                    let upper = (weight >> 32) as u32 + carry;
+                    let before = atomic_add(low.add(bin as usize), value as u32);
+                    let carry = u32::from(before.checked_add(value as u32).is_none());
+                    let upper = (value >> 32) as u32 + carry;
                     if upper != 0 {
                         atomic_add(high.add(bin as usize), upper);
                     }
@@ -150,7 +169,7 @@ impl Row {
             }
         }
         workgroup_barrier();
-        // SAFETY: written above, since all bins together weigh at least what is missing.
+        // SAFETY: written above, since all bins together measure at least what is missing.
         let (bin, rest) =
             unsafe { (*found, u64::from(*found.add(1)) | u64::from(*found.add(2)) << 32) };
         workgroup_barrier();
@@ -160,7 +179,7 @@ impl Row {
     /// The first id at which the sum of `weight_of`, in order of ids, reaches `needed`, and that
     /// sum. All ids together weigh at least `needed`. Collective over the workgroup.
     #[inline(always)]
-    fn first_reaching(&self, needed: u64, weight_of: impl Fn(u32) -> u64) -> (u32, u64) {
+    fn first_reaching(self, needed: u64, weight_of: impl Fn(u32) -> u64) -> (u32, u64) {
         let (mut start, mut len, mut before) = (0, self.n, 0u64);
         // Each round leaves one wave's part of what is left.
         while len > WAVE {
@@ -195,46 +214,76 @@ impl Row {
         (start + first, shuffle_u64(inclusive, first))
     }
 
+    /// The shortest prefix that `measure`s at least `needed` of the total, and what it measures. What
+    /// has the last rank measures nothing. Collective over the workgroup.
+    #[inline(always)]
+    fn shortest(
+        self,
+        needed: impl FnOnce(u64) -> u64,
+        measure: impl Fn(f32) -> u64 + Copy,
+    ) -> (Prefix, u64) {
+        let mut all = 0;
+        let (high, missing) = self.digit(
+            |rank| if rank < MAX_RANK { Some(rank >> DIGIT_BITS) } else { None },
+            |total| {
+                all = needed(total);
+                all
+            },
+            measure,
+        );
+        let of_bin = move |rank: u32| {
+            if rank < MAX_RANK && rank >> DIGIT_BITS == high { Some(rank % BINS) } else { None }
+        };
+        let (low, missing) = self.digit(of_bin, |_| missing, measure);
+        let rank_found = high << DIGIT_BITS | low;
+        let equal = move |id| {
+            let distance = self.distance(id);
+            if rank(distance) == rank_found { measure(distance) } else { 0 }
+        };
+        let (last, taken) = self.first_reaching(missing, equal);
+        (Prefix { rank: rank_found, last }, all - missing + taken)
+    }
+
+    /// The weight of `id` if `prefix` holds it.
+    #[inline(always)]
+    fn weight_in(self, prefix: Prefix, id: u32) -> u64 {
+        let distance = self.distance(id);
+        if prefix.holds(id, rank(distance)) { weight(distance) } else { 0 }
+    }
+
+    /// What `prefix` weighs. Collective over the workgroup.
+    #[inline(always)]
+    fn mass(self, prefix: Prefix) -> u64 {
+        let mut own = 0;
+        for id in (thread_id()..self.n).step_by(THREADS as usize) {
+            own += self.weight_in(prefix, id);
+        }
+        self.scan(own).1
+    }
+
     /// The token drawn. Collective over the workgroup.
     #[inline(always)]
-    fn draw(&self) -> u32 {
-        let weight_at = |id: u32| weight(self.distance(id));
-        let (mut last_rank, mut last_id) = (MAX_RANK, u32::MAX);
-        let kept = if self.draw.share == 0 {
-            let mut own = 0;
-            for id in (thread_id()..self.n).step_by(THREADS as usize) {
-                own += weight_at(id);
-            }
-            self.scan(own).1
-        } else {
-            let mut needed = 0;
-            let (high, missing) = self.digit(
-                |rank| if rank < MAX_RANK { Some(rank >> DIGIT_BITS) } else { None },
-                |total| {
-                    needed = self.draw.needed(total);
-                    needed
-                },
-            );
-            let of_bin = |rank: u32| {
-                if rank >> DIGIT_BITS == high { Some(rank % BINS) } else { None }
-            };
-            let (low, missing) = self.digit(of_bin, |_| missing);
-            last_rank = high << DIGIT_BITS | low;
-            let equal = |id| {
-                let distance = self.distance(id);
-                if rank(distance) == last_rank { weight(distance) } else { 0 }
-            };
-            let (id, taken) = self.first_reaching(missing, equal);
-            last_id = id;
-            needed - missing + taken
-        };
-        let in_nucleus = |id| {
-            let distance = self.distance(id);
-            let rank = rank(distance);
-            let held = rank < last_rank || (rank == last_rank && id <= last_id);
-            if held { weight(distance) } else { 0 }
-        };
-        self.first_reaching(self.draw.target(kept), in_nucleus).0
+    fn draw(self) -> u32 {
+        let Draw { top_k, share, last_rank, .. } = self.draw;
+        let (mut kept, mut mass) = (Prefix::ALL, 0);
+        let limited = top_k != 0 && top_k < self.n;
+        if limited {
+            // Tokens of the last rank weigh nothing: whether they are among the first does not
+            // matter.
+            (kept, _) = self.shortest(|total| total.min(top_k.into()), |_| 1);
+        }
+        if limited || share == 0 {
+            mass = self.mass(kept);
+        }
+        if share != 0 {
+            let of_all = move |total: u64| self.draw.needed(if limited { mass } else { total });
+            (kept, mass) = self.shortest(of_all, weight);
+        }
+        if last_rank < kept.rank {
+            kept = Prefix { rank: last_rank, last: u32::MAX };
+            mass = self.mass(kept);
+        }
+        self.first_reaching(self.draw.target(mass), move |id| self.weight_in(kept, id)).0
     }
 }
 
@@ -249,8 +298,11 @@ pub unsafe extern "gpu-kernel" fn sample(x: *const f32, draws: *const u32, ids: 
     let row = workgroup_id_x() as usize;
     // SAFETY: the grid has one workgroup per row, and the draws one entry.
     let (logits, draw) = unsafe {
-        let words = draws.add(row * Draw::WORDS);
-        let words = [*words, *words.add(1), *words.add(2), *words.add(3), *words.add(4)];
+        let draw = draws.add(row * Draw::WORDS);
+        let mut words = [0; Draw::WORDS];
+        for i in 0..Draw::WORDS {
+            words[i] = *draw.add(i);
+        }
         (x.add(row * n as usize), Draw::from_words(words))
     };
     let memory: *mut u32 = workgroup_memory();

@@ -99,7 +99,7 @@ impl Message {
 }
 
 /// How long the model may reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Effort {
     /// Little.
     Low,

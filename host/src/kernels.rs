@@ -1,11 +1,11 @@
 //! Where the GPU code comes from: embedded in the program, or a folder given at run time.
 
 use std::borrow::Cow;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use code_object::CodeObject;
-use shared::kernels::{FINGERPRINT, FINGERPRINT_SYMBOL};
+use shared::kernels::{FINGERPRINT, FINGERPRINT_SYMBOL, SOURCES_SYMBOL};
 
 /// `(chip, code object or PTX)`, as `build.rs` found them.
 static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -52,16 +52,51 @@ pub enum KernelsError {
         /// What the code object says.
         found: String,
     },
-    /// Compiled with another table of kernels: its arguments would not be what the host passes.
+    /// Compiled with another version of `shared/`: arguments, layouts or sizes would not be what
+    /// the host takes them for.
     #[error(
-        "kernels for {chip} ({origin}) are of another version of this program: run `./run.sh build --arch {chip}`"
+        "kernels for {chip} ({origin}) were made with other sources of shared/ ({found}) than this program ({FINGERPRINT:016x}): run `./run.sh build --arch {chip}`"
     )]
-    OtherTable {
+    OtherVersion {
         /// The chip asked for.
         chip: String,
         /// Where the bytes came from.
         origin: String,
+        /// What they say they were made with.
+        found: Stamp,
     },
+}
+
+/// What kernels say they were made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Hash of `shared/src`, which has to be this program's own: [`shared::kernels::FINGERPRINT`].
+    pub shared: Option<u64>,
+    /// Hash of `device/src`, which tells builds of kernels apart.
+    pub device: Option<u64>,
+}
+
+impl Stamp {
+    fn of(chip: &str, code: &[u8], object: Option<&CodeObject>) -> Stamp {
+        let number = |symbol| match object {
+            Some(object) => object.number(symbol),
+            None if is_nvidia(chip) => {
+                code_object::ptx_number(&String::from_utf8_lossy(code), symbol)
+            }
+            None => None,
+        };
+        Stamp { shared: number(FINGERPRINT_SYMBOL), device: number(SOURCES_SYMBOL) }
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = |number: Option<u64>| match number {
+            Some(number) => format!("{number:016x}"),
+            None => "none".to_owned(),
+        };
+        write!(f, "{}, device/ {}", part(self.shared), part(self.device))
+    }
 }
 
 /// The chips whose kernels are embedded.
@@ -77,7 +112,7 @@ fn embedded_list() -> String {
 }
 
 /// The code of `chip` (`gfx1151`, `sm_90`, ...): from `folder` if one is given, else embedded.
-/// A code object of another chip or of another table of kernels is refused.
+/// A code object of another chip, or made with another version of `shared/`, is refused.
 ///
 /// # Errors
 ///
@@ -111,53 +146,72 @@ fn is_nvidia(chip: &str) -> bool {
 
 fn check(chip: &str, origin: &str, code: &[u8]) -> Result<(), KernelsError> {
     let (chip, origin) = (chip.to_owned(), origin.to_owned());
-    let fingerprint = if is_nvidia(&chip) {
-        ptx_fingerprint(&String::from_utf8_lossy(code))
+    let object = if is_nvidia(&chip) {
+        None
     } else {
-        let object = match CodeObject::parse(code) {
-            Ok(object) => object,
+        match CodeObject::parse(code) {
+            Ok(object) => Some(object),
             Err(source) => return Err(KernelsError::Malformed { chip, origin, source }),
-        };
-        if object.chip.name != chip {
-            let found = object.chip.name.to_owned();
-            return Err(KernelsError::OtherChip { chip, origin, found });
         }
-        elf_fingerprint(&object)
     };
-    if fingerprint == Some(FINGERPRINT) {
+    if let Some(object) = object.as_ref().filter(|object| object.chip.name != chip) {
+        let found = object.chip.name.to_owned();
+        return Err(KernelsError::OtherChip { chip, origin, found });
+    }
+    let found = Stamp::of(&chip, code, object.as_ref());
+    if found.shared == Some(FINGERPRINT) {
         return Ok(());
     }
-    Err(KernelsError::OtherTable { chip, origin })
-}
-
-fn elf_fingerprint(object: &CodeObject) -> Option<u64> {
-    let symbol = object.symbol(FINGERPRINT_SYMBOL)?;
-    let bytes = object.bytes(symbol.address..symbol.address.checked_add(8)?)?;
-    Some(u64::from_le_bytes(bytes.try_into().ok()?))
-}
-
-/// PTX has it as `.visible .global .align 8 .b8 NAME[8] = {BYTE, BYTE, ...};`.
-fn ptx_fingerprint(text: &str) -> Option<u64> {
-    let line = text.lines().find(|l| l.contains(".global") && l.contains(FINGERPRINT_SYMBOL))?;
-    let (_, list) = line.split_once('{')?;
-    let (list, _) = list.split_once('}')?;
-    let bytes: Vec<u8> =
-        list.split(',').map(|byte| byte.trim().parse().ok()).collect::<Option<_>>()?;
-    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    Err(KernelsError::OtherVersion { chip, origin, found })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// `code` as if `shared/` had hashed to `shared` when it was made.
+    fn restamped(chip: &str, code: &[u8], shared: u64) -> Vec<u8> {
+        let mut code = code.to_vec();
+        if is_nvidia(chip) {
+            let list = |number: u64| number.to_le_bytes().map(|b| b.to_string()).join(", ");
+            let text = String::from_utf8(code).unwrap();
+            let found = code_object::ptx_number(&text, FINGERPRINT_SYMBOL).expect("a stamp");
+            return text.replace(&list(found), &list(shared)).into_bytes();
+        }
+        let object = CodeObject::parse(&code).unwrap();
+        let address = object.symbol(FINGERPRINT_SYMBOL).expect("a stamp").address;
+        let segment = object.segments.iter().find(|s| s.address <= address).expect("its segment");
+        let at = segment.file_range.start + (address - segment.address) as usize;
+        code[at..at + 8].copy_from_slice(&shared.to_le_bytes());
+        code
+    }
+
     #[test]
-    fn embedded_kernels_are_of_this_table() {
-        for chip in embedded_chips() {
-            // A checkout whose table changed since its kernels were built is refused by name.
-            match code_object(chip, None) {
-                Ok(_) | Err(KernelsError::OtherTable { .. }) => {}
-                Err(error) => panic!("{error}"),
-            }
+    fn embedded_kernels_are_taken_by_their_stamp() {
+        for (chip, code) in EMBEDDED {
+            // A checkout whose sources changed since its kernels were built is refused by name.
+            let object = CodeObject::parse(code).ok();
+            let stamp = Stamp::of(chip, code, object.as_ref());
+            assert_eq!(
+                code_object(chip, None).is_ok(),
+                stamp.shared == Some(FINGERPRINT),
+                "{chip}"
+            );
+            assert!(check(chip, "", &restamped(chip, code, FINGERPRINT)).is_ok(), "{chip}");
+            let other = check(chip, "a file", &restamped(chip, code, FINGERPRINT ^ 1)).unwrap_err();
+            let expected = format!(
+                "kernels for {chip} (a file) were made with other sources of shared/ ({:016x}, ",
+                FINGERPRINT ^ 1
+            );
+            assert!(other.to_string().starts_with(&expected), "{other}");
+        }
+    }
+
+    #[test]
+    fn kernels_of_another_chip_are_refused() {
+        for (chip, code) in EMBEDDED.iter().filter(|(chip, _)| !is_nvidia(chip)) {
+            let error = check("gfx803", "a file", code).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("were compiled for {chip}")), "{error}");
         }
     }
 
@@ -179,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn ptx_of_another_table_is_refused() {
+    fn ptx_of_another_version_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let load = |value: u64| {
             let bytes = value.to_le_bytes().map(|b| b.to_string()).join(", ");
@@ -188,9 +242,9 @@ mod tests {
             code_object("sm_90", Some(dir.path()))
         };
         assert!(load(FINGERPRINT).is_ok());
-        assert!(matches!(load(!FINGERPRINT), Err(KernelsError::OtherTable { .. })));
+        assert!(matches!(load(!FINGERPRINT), Err(KernelsError::OtherVersion { .. })));
         fs::write(dir.path().join("sm_90.ptx"), "").unwrap();
         let empty = code_object("sm_90", Some(dir.path()));
-        assert!(matches!(empty, Err(KernelsError::OtherTable { .. })));
+        assert!(matches!(empty, Err(KernelsError::OtherVersion { .. })));
     }
 }

@@ -23,15 +23,18 @@ use crate::model::{
 };
 
 /// A published size, or one for tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
     /// The full vocabulary on four small layers: 53 MB.
     Nano,
     /// Two layers of gpt-oss-20b.
+    #[value(name = "20b-2l")]
     TwoLayers,
     /// gpt-oss-20b.
+    #[value(name = "20b")]
     B20,
     /// gpt-oss-120b.
+    #[value(name = "120b")]
     B120,
 }
 
@@ -77,12 +80,12 @@ impl Preset {
 }
 
 /// How the experts are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ExpertFormat {
-    /// As published: `*_blocks` and `*_scales`.
+    /// As published: *_blocks and *_scales.
     #[default]
     Mxfp4,
-    /// `[experts, in, out]`.
+    /// [experts, in, out].
     Bf16,
 }
 

@@ -3,10 +3,11 @@
 //! One file per kernel family. The host builds a launch from a kernel's `Args`; the device
 //! checks each entry point against its `Signature`; `tools/device-build` checks every code
 //! object's metadata against [`all`], and tells the compiler how many threads share a
-//! workgroup's registers. Every code object carries [`FINGERPRINT`], so that one made from
-//! another table is refused when it is loaded. So the sides cannot disagree.
+//! workgroup's registers. Every code object carries [`FINGERPRINT`], so that one made with another
+//! version of this crate is refused when it is loaded. So the sides cannot disagree.
 
-use crate::launch::{FINGERPRINT_START, Kernel, add_u64};
+use crate::hash;
+use crate::launch::Kernel;
 
 pub mod attention;
 pub mod basics;
@@ -20,20 +21,47 @@ macro_rules! families {
         pub fn all() -> impl Iterator<Item = &'static Kernel> {
             [$($($family)::+::TABLE),*].into_iter().flatten().copied()
         }
-
-        /// Hash of the table. Code objects hold it under the name [`FINGERPRINT_SYMBOL`].
-        pub const FINGERPRINT: u64 = {
-            let hash = FINGERPRINT_START;
-            $(let hash = add_u64(hash, $($family)::+::FINGERPRINT);)*
-            hash
-        };
     };
 }
 
 families!(attention, basics, linear, moe, moe::products, rows);
 
+macro_rules! hash_of_files {
+    ($($name:literal),* $(,)?) => {
+        hash::of_files(&[$(($name, include_bytes!($name))),*])
+    };
+}
+
+/// Hash of every file of this crate, which is all that both sides of a launch must agree on: the
+/// table of kernels, the layout of weights, pages and parts, the sizes of tiles and splits, the
+/// steps of sampling. A test of `tools/device-build` sees that no file is missing.
+pub const FINGERPRINT: u64 = hash_of_files!(
+    "bf16.rs",
+    "block.rs",
+    "exp.rs",
+    "frag.rs",
+    "hash.rs",
+    "kernels.rs",
+    "kernels/attention.rs",
+    "kernels/basics.rs",
+    "kernels/linear.rs",
+    "kernels/moe.rs",
+    "kernels/rows.rs",
+    "kv.rs",
+    "launch.rs",
+    "lib.rs",
+    "model.rs",
+    "mxfp4.rs",
+    "pack.rs",
+    "philox.rs",
+    "rope.rs",
+    "sampling.rs",
+);
+
 /// Symbol of the 64-bit little-endian [`FINGERPRINT`] in a code object or PTX file.
 pub const FINGERPRINT_SYMBOL: &str = "KERNEL_TABLE";
+/// Symbol beside it of the hash, alike, of the files of `device/src`.
+pub const SOURCES_SYMBOL: &str = "KERNEL_SOURCES";
 
 #[cfg(test)]
 mod tests {

@@ -195,43 +195,6 @@ pub const fn layout<const N: usize>(args: [(&'static str, Type); N]) -> [Arg; N]
     out
 }
 
-/// Where [`fingerprint`] starts.
-pub const FINGERPRINT_START: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// Adds a kernel to a hash of the table: its name, its arguments, and its threads on each
-/// family. FNV-1a.
-pub const fn fingerprint(hash: u64, kernel: &Kernel, threads: [u32; 4]) -> u64 {
-    let mut hash = add_bytes(hash, kernel.name.as_bytes());
-    let mut i = 0;
-    while i < kernel.args.len() {
-        let arg = &kernel.args[i];
-        let (kind, element) = match arg.ty {
-            Type::Value(element) => (0, element),
-            Type::Const(element) => (1, element),
-            Type::Mut(element) => (2, element),
-        };
-        hash = add_bytes(hash, arg.name.as_bytes());
-        hash = add_bytes(hash, &[kind, element as u8, arg.offset as u8]);
-        i += 1;
-    }
-    add_u64(hash, (threads[0] as u64) << 32 | threads[1] as u64)
-}
-
-/// Adds a number to a hash.
-pub const fn add_u64(hash: u64, value: u64) -> u64 {
-    add_bytes(hash, &value.to_le_bytes())
-}
-
-const fn add_bytes(mut hash: u64, bytes: &[u8]) -> u64 {
-    let mut i = 0;
-    while i < bytes.len() {
-        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x0000_0100_0000_01b3);
-        i += 1;
-    }
-    // Keeps "a" then "bc" apart from "ab" then "c".
-    (hash ^ bytes.len() as u64).wrapping_mul(0x0000_0100_0000_01b3)
-}
-
 /// Writes one family's part of the table.
 ///
 /// ```
@@ -268,25 +231,6 @@ macro_rules! kernels {
     )*) => {
         /// The kernels of this family.
         pub const TABLE: &[&$crate::launch::Kernel] = &[$(&$name::KERNEL),*];
-
-        /// Hash of this family's part of the table.
-        pub const FINGERPRINT: u64 = {
-            let hash = $crate::launch::FINGERPRINT_START;
-            $(let hash = $crate::launch::fingerprint(
-                hash,
-                &$name::KERNEL,
-                {
-                    use $crate::block::Family;
-                    [
-                        $name::threads(Family::Gfx9),
-                        $name::threads(Family::Gfx11),
-                        $name::threads(Family::Gfx12),
-                        $name::threads(Family::Nvptx),
-                    ]
-                },
-            );)*
-            hash
-        };
 
         $(
             $(#[$doc])*
@@ -397,19 +341,6 @@ mod tests {
         assert_eq!(out[40..44], 7u32.to_le_bytes());
         assert_eq!(args.lds_bytes(Family::Gfx11), 224);
         assert_eq!((mixed::KERNEL.threads)(Family::Gfx9), 128);
-    }
-
-    #[test]
-    fn the_fingerprint_sees_names_types_and_threads() {
-        let print = |kernel: &Kernel, threads| fingerprint(FINGERPRINT_START, kernel, threads);
-        let one = print(&mixed::KERNEL, [128, 64, 64, 64]);
-        assert_eq!(one, print(&mixed::KERNEL, [128, 64, 64, 64]));
-        assert_ne!(one, print(&mixed::KERNEL, [64, 128, 64, 64]));
-        assert_ne!(one, print(&Kernel { name: "mixes", ..mixed::KERNEL }, [128, 64, 64, 64]));
-        let with = |args| print(&Kernel { args, ..mixed::KERNEL }, [128, 64, 64, 64]);
-        const INTEGER: &[Arg] = &layout([("a", Type::Value(Element::U32))]);
-        const FLOAT: &[Arg] = &layout([("a", Type::Value(Element::F32))]);
-        assert_ne!(with(INTEGER), with(FLOAT));
     }
 
     trait ConcatArray {

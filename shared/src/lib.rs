@@ -9,6 +9,7 @@ pub mod bf16;
 pub mod block;
 pub mod exp;
 pub mod frag;
+pub mod hash;
 pub mod kernels;
 pub mod kv;
 pub mod launch;

@@ -45,11 +45,19 @@ fn generate(
 
 /// Prompts with settings from greedy to uniform.
 fn prompts() -> Vec<(Vec<u32>, Sampling)> {
-    let settings = [(0.0, 1.0), (0.8, 0.9), (1.0, 1.0), (1e-3, 0.5), (5.0, 0.99), (0.0, 0.1)];
+    let settings = [
+        (0.0, 1.0, 0, 0.0),
+        (0.8, 0.9, 0, 0.0),
+        (1.0, 1.0, 7, 0.0),
+        (1e-3, 0.5, 0, 0.0),
+        (5.0, 0.99, 20, 0.3),
+        (0.0, 0.1, 3, 0.0),
+    ];
     (0..)
         .zip(settings)
-        .map(|(i, (temperature, top_p))| {
-            let sampling = Sampling { temperature, top_p, seed: (i as u64) << 33 | 5 };
+        .map(|(i, (temperature, top_p, top_k, min_p))| {
+            let sampling =
+                Sampling { temperature, top_p, top_k, min_p, seed: (i as u64) << 33 | 5 };
             (tokens(&BASE, 3 + i, i), sampling)
         })
         .collect()
@@ -89,7 +97,7 @@ fn a_step_may_want_tokens_logits_and_nothing() {
     let prompt = tokens(&BASE, 7, 1);
     let logits = alone(&mut engine, &prompt, 7);
     let last = &logits[6 * BASE.vocab_size..];
-    let sampling = Sampling { temperature: 0.9, top_p: 0.9, seed: 3 };
+    let sampling = Sampling { temperature: 0.9, top_p: 0.9, seed: 3, ..Sampling::GREEDY };
     let wants = [Want::Token(sampling), Want::Logits, Want::Nothing, Want::Token(Sampling::GREEDY)];
     let seqs = wants.map(|_| engine.open(7).expect("there is room"));
     let chunks: Vec<Chunk<'_>> =

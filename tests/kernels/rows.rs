@@ -5,10 +5,22 @@ use oracle::basics::{assert_close, rmsnorm_bf16, rotated};
 use oracle::random::{uniform_bf16, uniform_f32, words};
 use shared::bf16;
 use shared::block::{ROWS, STEP, tiled_index, tiled_len};
-use shared::kernels::rows::NOT_FINITE;
+use shared::kernels::rows::{FROM_CHOSEN, NOT_FINITE};
 use shared::kv::{PAGE, key_index, page_len, value_index};
 
 use crate::gpu::{Output, kernels, stream};
+
+/// The rows that `embed` writes for `tokens` over a table of eleven rows of `n`.
+fn embedded(table: &[u16], n: usize, tokens: &[u32], chosen: &[u32]) -> Vec<f32> {
+    let stream = stream();
+    let x = Output::new(&stream, tokens.len() * n);
+    let table = stream.buffer_from(table).expect("table");
+    let tokens = stream.buffer_from(tokens).expect("tokens");
+    let chosen = stream.buffer_from(chosen).expect("chosen");
+    let (table, tokens, chosen) = (table.view(), tokens.view(), chosen.view());
+    kernels().embed(&stream, table, tokens, chosen, x.view(), n).expect("embed");
+    x.read(&stream)
+}
 
 #[test]
 fn embedding_copies_the_rows_asked_for() {
@@ -17,17 +29,48 @@ fn embedding_copies_the_rows_asked_for() {
         ("first and last row, one twice", 96, vec![10, 0, 10]),
         ("hidden size of gpt-oss", 2880, (0..65).map(|i| i * 7 % 11).collect()),
     ] {
-        let stream = stream();
         let table = uniform_bf16(11 * n, 1);
-        let x = Output::new(&stream, tokens.len() * n);
-        let on_device = stream.buffer_from(&table).expect("table");
-        let ids = stream.buffer_from(&tokens).expect("tokens");
-        let (table_view, ids, out) = (on_device.view(), ids.view(), x.view());
-        // SAFETY: tokens are below eleven.
-        unsafe { kernels().embed(&stream, table_view, ids, out, n) }.expect("embed");
         let expected = tokens.iter().flat_map(|&t| &table[t as usize * n..][..n]);
         let expected: Vec<f32> = expected.map(|&v| bf16::to_f32(v)).collect();
-        assert_eq!(x.read(&stream), expected, "{case}");
+        assert_eq!(embedded(&table, n, &tokens, &[0]), expected, "{case}");
+    }
+}
+
+#[test]
+fn embedding_takes_tokens_that_were_chosen_on_the_device() {
+    let chosen = [7, 10, NOT_FINITE, 0, 11];
+    let from = |index: u32| FROM_CHOSEN | index;
+    const NONE: Option<u32> = None;
+    for (case, tokens, rows) in [
+        ("chosen", vec![from(0), from(3), from(1)], vec![Some(7), Some(0), Some(10)]),
+        ("plain, beside choices of the same index", vec![0, 3, 1], vec![Some(0), Some(3), Some(1)]),
+        ("not finite", vec![from(2)], vec![NONE]),
+        ("first past the table", vec![11, from(4)], vec![NONE, NONE]),
+        ("first past the choices, last of all", vec![from(5), u32::MAX], vec![NONE, NONE]),
+        (
+            "mixed",
+            vec![from(1), 5, from(2), from(0), 0, from(1)],
+            vec![Some(10), Some(5), NONE, Some(7), Some(0), Some(10)],
+        ),
+    ] {
+        // More pairs than threads, and not a multiple of them.
+        let n = 546;
+        let table = uniform_bf16(11 * n, 2);
+        let x = embedded(&table, n, &tokens, &chosen);
+        for (row, (x, token)) in x.chunks(n).zip(rows).enumerate() {
+            match token {
+                Some(token) => {
+                    let expected =
+                        table[token as usize * n..][..n].iter().map(|&v| bf16::to_f32(v));
+                    assert!(x.iter().copied().eq(expected), "{case}, row {row}");
+                }
+                // Output is poisoned with a NaN of another sign.
+                None => assert!(
+                    x.iter().all(|v| v.to_bits() == f32::NAN.to_bits()),
+                    "{case}, row {row}: {x:?}"
+                ),
+            }
+        }
     }
 }
 

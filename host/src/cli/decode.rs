@@ -43,9 +43,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     };
     if args.log {
-        let mut inputs = vec![("the input", path.as_path())];
-        inputs.extend(args.tokenizer.iter().map(|path| ("the tokenizer", path.as_path())));
-        files::refuse_overlap(("the log", Path::new(LOG_FILE)), &inputs)?;
+        let mut inputs = vec![("-i", path.as_path())];
+        inputs.extend(args.tokenizer.iter().map(|path| ("-z", path.as_path())));
+        files::refuse_overlap(("-l", Path::new(LOG_FILE)), &inputs)?;
     }
     let mut console = Console::stdout(args.log.then_some(Path::new(LOG_FILE)))?;
     for index in wanted {

@@ -44,7 +44,11 @@ fn report(console: &mut Console, finding: &Finding) -> Result<()> {
 }
 
 fn embedded() -> Finding {
-    let chips: Vec<&str> = kernels::embedded_chips().collect();
+    let state = |chip: &str| match kernels::code_object(chip, None) {
+        Ok(_) => chip.to_owned(),
+        Err(_) => format!("{chip} (of other sources, refused)"),
+    };
+    let chips: Vec<String> = kernels::embedded_chips().map(state).collect();
     let found = match chips.as_slice() {
         [] => Err(String::from("none in this program")),
         chips => Ok(chips.join(" ")),

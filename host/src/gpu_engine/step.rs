@@ -88,9 +88,8 @@ impl GpuEngine {
     fn queue(&self, plan: &Plan) -> Result<(), GpuError> {
         let (arena, hidden) = (&self.arena, self.config.hidden_size);
         let (table, tokens) = (self.weights.embedding.view(), self.index(&plan.tokens));
-        let x = arena.x.slice(..plan.rows * hidden);
-        // SAFETY: tokens are below the vocabulary, as `GpuEngine::check` saw.
-        unsafe { self.kernels.embed(&self.stream, table, tokens, x, hidden)? };
+        let (chosen, x) = (arena.chosen.view(), arena.x.slice(..plan.rows * hidden));
+        self.kernels.embed(&self.stream, table, tokens, chosen, x, hidden)?;
         for (l, layer) in self.weights.layers.iter().enumerate() {
             self.attention(plan, l, layer)?;
             self.experts(plan, layer)?;

@@ -60,7 +60,7 @@ impl Deref for Bytes {
 }
 
 /// How a dense element is stored, little-endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Dtype {
     /// 4 bytes.
     F32,

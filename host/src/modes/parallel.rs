@@ -151,7 +151,12 @@ mod tests {
             prompt: (0..1 + id as u32 % 5).map(|i| 7 * i + id as u32).collect(),
             // Some end before they begin.
             max_tokens: id % 4,
-            sampling: Sampling { temperature: 0.9, top_p: 0.9, seed: id as u64 },
+            sampling: Sampling {
+                temperature: 0.9,
+                top_p: 0.9,
+                seed: id as u64,
+                ..Sampling::GREEDY
+            },
             stop: Vec::new(),
         };
         (0..count).map(request).collect()

@@ -9,17 +9,27 @@ pub const NORM_CHUNK: u32 = crate::block::CHUNK as u32;
 pub const ROPE_HEADS: u32 = 4;
 /// What `argmax` answers for a row with a value that is not finite.
 pub const NOT_FINITE: u32 = u32::MAX;
+/// Marks a token that `embed` takes from its list `chosen`, at the index in the other bits: what an
+/// earlier step chose never has to reach the host first. Vocabularies have fewer than 2^31 tokens.
+pub const FROM_CHOSEN: u32 = 1 << 31;
 
 crate::kernels! {
-    /// `x[r] = table[tokens[r]]`. Grid `rows`.
+    /// `x[r] = table[token]`, where `token` is `tokens[r]`, or `chosen[tokens[r] - FROM_CHOSEN]`
+    /// where [`FROM_CHOSEN`] is set. A token that is not in the table makes the row NaN: the
+    /// [`NOT_FINITE`] of an earlier step fails again in the step that takes it. Grid `rows`.
     embed(
         /// `[vocab, n]`, bf16
         table: *const u16,
-        /// `[rows]`, each below `vocab`
+        /// `[rows]`
         tokens: *const u32,
+        /// `[choices]`, as `argmax` and `sample` write it
+        chosen: *const u32,
         /// `[rows, n]`
         x: *mut f32,
         n: u32,
+        /// below 2^31
+        vocab: u32,
+        choices: u32,
     ) {
         threads(family) = 256;
         lds(args, family) = 0;

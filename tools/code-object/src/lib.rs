@@ -13,6 +13,7 @@ pub mod descriptor;
 mod error;
 mod load;
 pub mod metadata;
+mod number;
 
 use std::ops::Range;
 
@@ -26,6 +27,8 @@ pub use descriptor::KernelDescriptor;
 pub use error::CodeObjectError;
 pub use load::{Relocation, RelocationKind, Target};
 pub use metadata::{AddressSpace, Argument, KernelMetadata, Metadata, ValueKind};
+
+pub use number::ptx_number;
 
 use descriptor::DESCRIPTOR_BYTES;
 

@@ -5,14 +5,24 @@ use std::fs;
 use std::path::Path;
 
 use code_object::{CodeObject, KernelMetadata, ValueKind};
+use shared::kernels::{FINGERPRINT_SYMBOL, SOURCES_SYMBOL};
 use shared::launch::{Kernel, Type};
 
 use crate::chips::{Chip, Family};
 use crate::error::{AtPath, BuildError};
 
+/// Hashes of the sources that kernels are made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sources {
+    pub shared: u64,
+    pub device: u64,
+}
+
 /// Checks the code object or PTX at `path`: exactly the kernels of the table, with its
 /// arguments and workgroup sizes, no scratch, no workgroup memory but what the launch passes.
-pub(crate) fn check(chip: Chip, path: &Path) -> Result<(), BuildError> {
+///
+/// It also has to say that it was made from `sources`.
+pub(crate) fn check(chip: Chip, path: &Path, sources: Sources) -> Result<(), BuildError> {
     let bytes = fs::read(path).at(path)?;
     let found = match chip.family {
         Family::Nvptx => check_ptx(&String::from_utf8_lossy(&bytes)),
@@ -22,6 +32,17 @@ pub(crate) fn check(chip: Chip, path: &Path) -> Result<(), BuildError> {
             check_metadata(chip, object.kernels.iter().map(|k| &k.metadata))
         }
     };
+    let number = |symbol: &str| match chip.family {
+        Family::Nvptx => code_object::ptx_number(&String::from_utf8_lossy(&bytes), symbol),
+        _ => CodeObject::parse(&bytes).ok()?.number(symbol),
+    };
+    let stamped = |symbol: &str, expected| {
+        same("hash of its sources", number(symbol), Some(expected))
+            .map_err(|what| (symbol.to_owned(), what))
+    };
+    let found = found
+        .and_then(|()| stamped(FINGERPRINT_SYMBOL, sources.shared))
+        .and_then(|()| stamped(SOURCES_SYMBOL, sources.device));
     found.map_err(|(kernel, what)| BuildError::Mismatch { path: path.to_owned(), kernel, what })
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use crate::cache::{Fingerprint, refresh};
-use crate::check::check;
+use crate::cache::{Stamp, hash_folder, hash_words, refresh};
+use crate::check::{Sources, check};
 use crate::chips::{CHIPS, Chip, Family};
 use crate::error::{AtPath, BuildError};
 use crate::library::core_root;
@@ -29,15 +29,29 @@ pub struct Artifact {
     pub rebuilt: bool,
 }
 
-/// The workspace this tool was built in.
-fn workspace() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().and_then(Path::parent).unwrap_or(here).to_owned()
+/// The checkout whose kernels are built: `$GPTOSS_ROOT`, else the one around the current folder,
+/// else the one this program was compiled in. A checkout may have been moved or copied since, so
+/// that the last one may be gone, or another.
+fn checkout() -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    find_checkout(std::env::var_os("GPTOSS_ROOT").map(PathBuf::from), &here)
 }
 
-/// Where code objects go unless told otherwise: `target/kernels` of the workspace.
+fn find_checkout(named: Option<PathBuf>, here: &Path) -> PathBuf {
+    let around = || here.ancestors().find(|folder| is_checkout(folder)).map(Path::to_owned);
+    named.or_else(around).unwrap_or_else(|| {
+        let tool = Path::new(env!("CARGO_MANIFEST_DIR"));
+        tool.parent().and_then(Path::parent).unwrap_or(tool).to_owned()
+    })
+}
+
+fn is_checkout(folder: &Path) -> bool {
+    folder.join("device/Cargo.toml").is_file() && folder.join("shared/Cargo.toml").is_file()
+}
+
+/// Where code objects go unless told otherwise: `target/kernels` of the checkout.
 pub fn default_out() -> PathBuf {
-    workspace().join("target/kernels")
+    checkout().join("target/kernels")
 }
 
 /// Builds the kernels of every chip in `chips` and puts `NAME.co` and `NAME.s` (or `NAME.ptx`)
@@ -47,9 +61,12 @@ pub fn default_out() -> PathBuf {
 ///
 /// The first chip that failed, in the order of `chips`.
 pub fn build(chips: &[Chip], out: &Path) -> Result<Vec<Artifact>, BuildError> {
-    let root = workspace();
+    let root = checkout();
+    if !is_checkout(&root) {
+        return Err(BuildError::NoCheckout { root });
+    }
     let toolchain = Toolchain::find(&root)?;
-    let cache = default_out().join(&toolchain.id);
+    let cache = root.join("target/kernels").join(&toolchain.id);
     for folder in [&cache, out] {
         fs::create_dir_all(folder).at(folder)?;
     }
@@ -57,7 +74,13 @@ pub fn build(chips: &[Chip], out: &Path) -> Result<Vec<Artifact>, BuildError> {
     let lock = File::create(&lock_path).at(&lock_path)?;
     lock.lock().at(&lock_path)?;
 
-    let build = Build { core: core_root(&toolchain, &cache)?, root, toolchain, cache };
+    let sources = Sources {
+        shared: hash_folder(&root.join("shared/src"))?,
+        device: hash_folder(&root.join("device/src"))?,
+    };
+    let tool = hash_folder(&root.join("tools/device-build/src"))?;
+    let core = core_root(&toolchain, &cache)?;
+    let build = Build { core, root, toolchain, cache, sources, tool };
     let queue = Mutex::new(chips.iter().enumerate());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -76,13 +99,13 @@ pub fn build(chips: &[Chip], out: &Path) -> Result<Vec<Artifact>, BuildError> {
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Lists what `out` holds, one `NAME.EXT FINGERPRINT` a line, so that a build script has one file
+/// Lists what `out` holds, one `NAME.EXT STAMP` a line, so that a build script has one file
 /// to watch. Left alone when nothing changed.
 fn write_index(out: &Path) -> Result<(), BuildError> {
     let mut text = String::new();
     for chip in CHIPS {
-        if let Ok(fingerprint) = fs::read_to_string(out.join(format!("{}.stamp", chip.name))) {
-            text += &format!("{}.{} {fingerprint}\n", chip.name, chip.extension());
+        if let Ok(stamp) = fs::read_to_string(out.join(format!("{}.stamp", chip.name))) {
+            text += &format!("{}.{} {stamp}\n", chip.name, chip.extension());
         }
     }
     let index = out.join("index");
@@ -102,27 +125,34 @@ struct Build {
     toolchain: Toolchain,
     cache: PathBuf,
     core: PathBuf,
+    sources: Sources,
+    /// Hash of this program's own sources.
+    tool: u64,
 }
 
 impl Build {
     fn chip(&self, chip: Chip, out: &Path) -> Result<Artifact, BuildError> {
         let sysroot = self.cache.join(chip.name);
         fs::create_dir_all(&sysroot).at(&sysroot)?;
-        self.core(chip, &sysroot)?;
-
         let path = out.join(chip.name).with_extension(chip.extension());
         let listing = match chip.family {
             Family::Nvptx => path.clone(),
             _ => out.join(chip.name).with_extension("s"),
         };
-        let flags = (flags(chip), kernel_flags(chip), kernel_attributes(chip));
-        let fingerprint = Fingerprint::new((&self.toolchain.id, flags))
-            .add_folder(&self.root.join("shared/src"))?
-            .add_folder(&self.root.join("device/src"))?
-            .add_folder(&self.root.join("tools/device-build/src"))?
-            .finish();
-        let stamp = out.join(format!("{}.stamp", chip.name));
-        let rebuilt = refresh(&stamp, &fingerprint, &[&path, &listing], || {
+        let stamp = Stamp::new([
+            ("compiler", hash_words([self.toolchain.id.as_str()])),
+            (
+                "flags",
+                hash_words(flags(chip).iter().chain(&kernel_flags(chip)).map(String::as_str)),
+            ),
+            ("shared/src", self.sources.shared),
+            ("device/src", self.sources.device),
+            ("tools/device-build/src", self.tool),
+        ]);
+        let stamp_path = out.join(format!("{}.stamp", chip.name));
+        let rebuilt = refresh(&stamp_path, &stamp, &[&path, &listing], |why| {
+            eprintln!("device-build: compiling the kernels of {} ({why})", chip.name);
+            self.core(chip, &sysroot)?;
             self.kernels(chip, &sysroot, &path, &listing)
         })?;
         Ok(Artifact { chip, path, listing, rebuilt })
@@ -130,10 +160,13 @@ impl Build {
 
     /// core and an empty `compiler_builtins`, the two crates `no_std` code links.
     fn core(&self, chip: Chip, sysroot: &Path) -> Result<(), BuildError> {
-        let fingerprint = Fingerprint::new((&self.toolchain.id, &self.core, flags(chip))).finish();
+        let stamp = Stamp::new([
+            ("compiler", hash_words([self.toolchain.id.as_str()])),
+            ("flags", hash_words(flags(chip).iter().map(String::as_str))),
+        ]);
         let libraries = ["core", "compiler_builtins"].map(|n| sysroot.join(format!("lib{n}.rlib")));
         let outputs: Vec<&Path> = libraries.iter().map(PathBuf::as_path).collect();
-        refresh(&sysroot.join("core.stamp"), &fingerprint, &outputs, || {
+        refresh(&sysroot.join("core.stamp"), &stamp, &outputs, |_| {
             let library = ["-Zforce-unstable-if-unmarked", "--cap-lints=allow"];
             self.rlib(chip, "core", &self.core, sysroot, &library)?;
             let empty = sysroot.join("compiler_builtins.rs");
@@ -177,6 +210,7 @@ impl Build {
         let mut rustc = self.rustc(chip, "device", sysroot);
         rustc.args(["--crate-type=cdylib", "-Clto=fat", "--extern=shared"]);
         rustc.args(lints).args(kernel_flags(chip));
+        rustc.env("GPTOSS_KERNEL_SOURCES", format!("{:016x}", self.sources.device));
         rustc.arg(format!("-Cllvm-args=--forceattrs-csv-path={}", attributes.display()));
         rustc.arg(emit("asm", &text));
         if chip.family != Family::Nvptx {
@@ -186,11 +220,11 @@ impl Build {
         self.run(chip, "device", rustc)?;
 
         if chip.family == Family::Nvptx {
-            check(chip, &text)?;
+            check(chip, &text, self.sources)?;
             fs::copy(&text, path).at(path)?;
             return Ok(());
         }
-        check(chip, &object)?;
+        check(chip, &object, self.sources)?;
         let assembly = fs::read_to_string(&text).at(&text)?;
         fs::write(listing, without_bitcode(&assembly)).at(listing)?;
         fs::copy(&object, path).at(path)?;
@@ -298,4 +332,23 @@ fn emit(kind: &str, path: &Path) -> OsString {
     let mut arg = OsString::from(format!("--emit={kind}="));
     arg.push(path);
     arg
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkout_is_the_one_named_or_around() {
+        let dir = tempfile::tempdir().unwrap();
+        for part in ["device", "shared"] {
+            fs::create_dir_all(dir.path().join(part).join("src")).unwrap();
+            fs::write(dir.path().join(part).join("Cargo.toml"), "").unwrap();
+        }
+        let inside = dir.path().join("device/src");
+        assert_eq!(find_checkout(None, &inside), dir.path());
+        assert_eq!(find_checkout(Some("/named".into()), &inside), Path::new("/named"));
+        let compiled_in = find_checkout(None, Path::new("/"));
+        assert!(is_checkout(&compiled_in), "{}", compiled_in.display());
+    }
 }

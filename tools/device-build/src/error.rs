@@ -15,6 +15,15 @@ pub enum BuildError {
         /// The names that would have worked.
         known: String,
     },
+    /// The folder holds no sources to compile.
+    #[error(
+        "{}: no checkout of gptoss (device/ and shared/ are not there); run in one, or name it in GPTOSS_ROOT",
+        root.display()
+    )]
+    NoCheckout {
+        /// The folder.
+        root: PathBuf,
+    },
     /// rustc could not be started or asked for its version.
     #[error("cannot run `{rustc}`: {reason}; install rustup from https://rustup.rs")]
     NoRustc {

@@ -1,4 +1,4 @@
-//! `device-build --arch LIST [--out DIR]`: one code object per chip.
+//! `device-build --arch LIST [--out DIR] [--quiet]`: one code object per chip.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,12 +6,15 @@ use std::time::Instant;
 
 use device_build::{CHIPS, Chip, build, chip, default_out, detected_chips, parse_chips};
 
-const USAGE: &str = "usage: device-build [--arch LIST|all] [--out DIR]
+const USAGE: &str = "usage: device-build [--arch LIST|all] [--out DIR] [--quiet]
 
 Compiles the kernels in device/ to one code object per chip (PTX for sm_90).
 
   --arch LIST  chips, separated by commas, or `all`; without it, the GPUs found here and gfx1151
-  --out DIR    where NAME.co and NAME.s (or NAME.ptx) go [default: target/kernels]";
+  --out DIR    where NAME.co and NAME.s (or NAME.ptx) go [default: target/kernels]
+  --quiet      a line for what is compiled, and nothing when all is up to date
+
+The checkout is $GPTOSS_ROOT, else the one around the current folder.";
 
 fn main() -> ExitCode {
     match run() {
@@ -24,13 +27,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    let (mut chips, mut out) = (None, default_out());
+    let (mut chips, mut out, mut quiet) = (None, default_out(), false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value\n\n{USAGE}"));
         match arg.as_str() {
             "--arch" => chips = Some(parse_chips(&value()?).map_err(|e| e.to_string())?),
             "--out" => out = PathBuf::from(value()?),
+            "--quiet" => quiet = true,
             "--help" | "-h" => {
                 println!("{USAGE}");
                 return Ok(());
@@ -43,7 +47,11 @@ fn run() -> Result<(), String> {
         None => default_chips()?,
     };
     let start = Instant::now();
-    for artifact in build(&chips, &out).map_err(|e| e.to_string())? {
+    let artifacts = build(&chips, &out).map_err(|e| e.to_string())?;
+    if quiet {
+        return Ok(());
+    }
+    for artifact in artifacts {
         let state = if artifact.rebuilt { "built" } else { "up to date" };
         println!("{:8} {state:10} {}", artifact.chip.name, artifact.path.display());
     }

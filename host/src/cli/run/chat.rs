@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use gptoss::engine::Engine;
-use gptoss::harmony::{self, Channel, Delta, Message, Parser, Role, SystemPrompt};
+use gptoss::harmony::{self, Channel, Delta, Effort, Message, Parser, Role, SystemPrompt};
 use gptoss::modes::scheduler::{Event, Request, Scheduler};
 use gptoss::tokenizer::Tokenizer;
 use rustyline::DefaultEditor;
@@ -66,6 +66,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         engine,
         positions,
         sampling: args.sampling(time_seed),
+        effort: args.effort.unwrap_or_default(),
         instructions: args.system.clone().unwrap_or_default(),
         history: Vec::new(),
         colour: std::io::stdout().is_terminal(),
@@ -116,6 +117,7 @@ struct Chat<'a> {
     /// Most tokens of the conversation.
     positions: usize,
     sampling: gptoss::engine::Sampling,
+    effort: Effort,
     instructions: String,
     history: Vec<Message>,
     colour: bool,
@@ -138,7 +140,7 @@ impl Chat<'_> {
     }
 
     fn conversation(&self) -> Vec<Message> {
-        let system = SystemPrompt { date: Some(harmony::today()), ..Default::default() };
+        let system = SystemPrompt { date: Some(harmony::today()), effort: self.effort };
         let mut messages = vec![system.message()];
         if !self.instructions.is_empty() {
             messages.push(Message::instructions(&self.instructions));

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use gptoss::modes::scheduler::{Event, Request, Scheduler};
 use gptoss::tokenizer::{STOP_TOKENS, TextStream};
 
-use super::{Args, Console, encode, time_seed};
-use crate::cli::interrupt;
+use super::{Args, Console, describe_sampling, encode, time_seed};
+use crate::cli::{interrupt, progress};
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let prompt = args.input.as_deref().context("mode generate needs -i, the text to continue")?;
@@ -23,7 +23,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let ids = encode(&tokenizer, prompt, engine.config(), positions)?;
     let sampling = args.sampling(time_seed);
     if sampling.temperature > 0.0 {
-        notes.line(format!("seed: {}", sampling.seed))?;
+        notes.line(describe_sampling(&sampling))?;
     }
 
     interrupt::catch()?;
@@ -31,7 +31,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let consumed = ids.len();
     let mut scheduler = Scheduler::new(1);
     let max_tokens = positions - consumed;
-    console.text(prompt)?;
     scheduler.submit(Request {
         id: 0,
         prompt: ids,
@@ -41,18 +40,39 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     });
     let mut stream = TextStream::default();
     let mut generated = 0;
-    while !scheduler.is_idle() && !interrupt::asked() {
+    let mut first = None;
+    let mut interrupted = false;
+    let mut waiting = Some(progress::waiting("the model reads the prompt"));
+    while !scheduler.is_idle() && !interrupted {
         for event in scheduler.step(engine)? {
             let Event::Token { token, .. } = event else { continue };
             generated += 1;
+            if first.is_none() {
+                first = Some(Instant::now());
+                drop(waiting.take());
+                console.text(prompt)?;
+            }
             if !STOP_TOKENS.contains(&token) {
                 console.text(&stream.push(&tokenizer.bytes(token)?))?;
             }
         }
+        interrupted = interrupt::asked();
+    }
+    if waiting.take().is_some() {
+        console.text(prompt)?;
     }
     console.line(stream.finish())?;
-    let seconds = start.elapsed().as_secs_f64();
-    let positions = consumed + generated;
-    notes.line(format!("achieved tok/s: {:.6}", positions.saturating_sub(1) as f64 / seconds))?;
-    Ok(ExitCode::SUCCESS)
+    notes.line(speed(generated, consumed, start, first))?;
+    Ok(if interrupted { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+}
+
+/// Tokens after the first one per second since that one, and how long the prompt took.
+fn speed(generated: usize, prompt: usize, start: Instant, first: Option<Instant>) -> String {
+    let first = first.unwrap_or_else(Instant::now);
+    let seconds = first.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+    let rate = generated.saturating_sub(1) as f64 / seconds;
+    format!(
+        "achieved tok/s: {rate:.6} ({generated} tokens; the prompt's {prompt} took {:.3} s)",
+        first.duration_since(start).as_secs_f64()
+    )
 }

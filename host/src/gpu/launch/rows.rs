@@ -1,7 +1,9 @@
 //! Launchers of what happens to rows of activations between the products.
 
 use shared::block::{STEP, tiled_len};
-use shared::kernels::rows::{ROPE_HEADS, argmax, embed, qkv_rope_kv, rmsnorm_tiled, sample};
+use shared::kernels::rows::{
+    FROM_CHOSEN, ROPE_HEADS, argmax, embed, qkv_rope_kv, rmsnorm_tiled, sample,
+};
 use shared::kv;
 use shared::launch::DevPtr;
 use shared::sampling::Draw;
@@ -38,34 +40,40 @@ pub struct RopeKv<'a> {
 }
 
 impl Kernels {
-    /// `x[rows, n] = table[tokens]`.
-    ///
-    /// # Safety
-    ///
-    /// Every token is below the rows of `table`.
-    pub unsafe fn embed(
+    /// `x[rows, n] = table[tokens]`. A token with `shared::kernels::rows::FROM_CHOSEN` set stands
+    /// for the one in `chosen` at its other bits; a row whose token is not in the table is NaN.
+    pub fn embed(
         &self,
         stream: &Stream,
         table: DeviceSlice<'_, u16>,
         tokens: DeviceSlice<'_, u32>,
+        chosen: DeviceSlice<'_, u32>,
         x: DeviceSlice<'_, f32>,
         n: usize,
     ) -> Result<(), GpuError> {
         let check = Check::new(&embed::KERNEL, stream);
         // Elements are read in pairs.
         let columns = check.multiple("n", n, 2)?;
-        check.multiple("elements of table", table.len(), n)?;
+        check.whole("elements of table", table.len(), n)?;
+        let vocab = check.size("rows of table", table.len() / n)?;
+        if vocab > FROM_CHOSEN {
+            return Err(check.refuse(format!("rows of table = {vocab} is above {FROM_CHOSEN}")));
+        }
         let rows = check.positive("rows", tokens.len())?;
         let args = embed::Args {
             table: check.view("table", table, &[table.len()])?,
             tokens: check.view("tokens", tokens, &[tokens.len()])?,
+            chosen: check.view("chosen", chosen, &[chosen.len()])?,
             x: check.view("x", x, &[tokens.len(), n])?,
             n: columns,
+            vocab,
+            choices: check.size("elements of chosen", chosen.len())?,
         };
         check.apart(("x", x), ("table", table))?;
         check.apart(("x", x), ("tokens", tokens))?;
-        // SAFETY: lengths and overlap were checked, there is one workgroup per row; the tokens are
-        // the caller's promise.
+        check.apart(("x", x), ("chosen", chosen))?;
+        // SAFETY: lengths and overlap were checked, there is one workgroup per row. The kernel
+        // reads no row that `table` does not have, and no choice that `chosen` does not have.
         unsafe { self.launch(stream, [rows, 1, 1], &args) }
     }
 
