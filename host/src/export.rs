@@ -11,7 +11,8 @@ use rayon::prelude::*;
 
 use crate::files::AtomicFile;
 use crate::model::bin::{self, Section};
-use crate::model::{Experts, Matrix, ModelConfig, ModelError, Weights, config, shards};
+use crate::model::{Experts, Matrix, ModelConfig, ModelError, Weights, config, locate, shards};
+use crate::terminal;
 
 /// Writes `weights` to `out` in the layout the reference runtimes read.
 ///
@@ -44,7 +45,8 @@ pub fn run(
 
 /// Lists the tensors of the snapshot in `dir`: name, dtype and shape, one a line.
 pub fn print_keys(dir: &Path, out: &mut dyn Write) -> Result<(), ModelError> {
-    for (name, tensor) in shards::open(dir)? {
+    for (name, tensor) in shards::open(&locate::locate(dir)?)? {
+        let name = terminal::line(&name);
         writeln!(out, "{name} {:?} {:?}", tensor.dtype, tensor.shape)
             .map_err(ModelError::io(dir))?;
     }

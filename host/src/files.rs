@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::terminal;
+
 mod overlap;
 
 #[cfg(test)]
@@ -17,7 +19,7 @@ pub use overlap::refuse_overlap;
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
     /// The system refused.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}", path = terminal::path(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -27,8 +29,8 @@ pub enum FilesError {
     /// Writing the output would destroy an input.
     #[error(
         "{output} {} is the same file as {input} {}{link}, expected another name",
-        output_path.display(),
-        input_path.display()
+        terminal::path(output_path),
+        terminal::path(input_path)
     )]
     SameFile {
         /// What the output is: a flag's name.
@@ -43,7 +45,7 @@ pub enum FilesError {
         link: String,
     },
     /// The name is taken by something that no file may replace, or that is no stream.
-    #[error("{path} is {kind}, expected {expected}", path = path.display())]
+    #[error("{path} is {kind}, expected {expected}", path = terminal::path(path))]
     Kind {
         /// The output.
         path: PathBuf,
@@ -108,7 +110,7 @@ fn kind(path: &Path, found: &Metadata) -> String {
     let file_type = found.file_type();
     if file_type.is_symlink() {
         return match fs::read_link(path) {
-            Ok(to) => format!("a symbolic link to {}", to.display()),
+            Ok(to) => format!("a symbolic link to {}", terminal::path(&to)),
             Err(_) => "a symbolic link".to_owned(),
         };
     }

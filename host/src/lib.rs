@@ -16,4 +16,5 @@ pub mod modes;
 pub mod rope;
 pub mod sampling;
 pub mod synth;
+pub mod terminal;
 pub mod tokenizer;

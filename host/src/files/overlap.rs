@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::terminal;
+
 use super::{FilesError, is_stream, parent};
 
 /// Folders below an input folder that are looked into: `snapshots/<revision>/original` of a hub
@@ -109,11 +111,11 @@ fn link(output: &Path, input: &Path) -> String {
     if output == input {
         String::new()
     } else if let Some(link) = [output, input].into_iter().find(|path| is_link(path)) {
-        format!(" (through the link {})", link.display())
+        format!(" (through the link {})", terminal::path(link))
     } else {
         match (fs::canonicalize(output), fs::canonicalize(input)) {
             (Ok(a), Ok(b)) if a != b => " (a hard link)".to_owned(),
-            (Ok(path), Ok(_)) => format!(" (both are {})", path.display()),
+            (Ok(path), Ok(_)) => format!(" (both are {})", terminal::path(&path)),
             _ => String::new(),
         }
     }

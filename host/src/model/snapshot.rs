@@ -14,11 +14,7 @@ use super::weights::{ExpertWeights, Experts, Layer, Linear, Matrix, Weights};
 
 /// Maps and checks the snapshot in `dir`.
 pub(crate) fn load(dir: &Path) -> Result<Weights, ModelError> {
-    let config_path = dir.join("config.json");
-    if !config_path.is_file() {
-        return Err(ModelError::file(dir, "config.json is not there, expected a model snapshot"));
-    }
-    assemble(dir, config::read(&config_path)?, shards::open(dir)?)
+    assemble(dir, config::read(&dir.join("config.json"))?, shards::open(dir)?)
 }
 
 /// The model that `tensors` make; messages about their names speak of `dir`.
