@@ -8,6 +8,9 @@ mod codecs;
 /// What every engine promises, over the CPU engine, the GPU engine and a fake. Needs a device and
 /// its kernels.
 mod conformance;
+/// Snapshots whose widths are padded or whose elements are binary16. Needs nothing.
+mod narrow;
+
 /// The device tests run on: `GPTOSS_TEST_DEVICE`, by default two emulated gfx1151.
 mod gpu;
 /// The GPU engine against the f64 model, and against itself bit for bit. Needs a device and its

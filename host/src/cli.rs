@@ -92,7 +92,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     let first = rendered.split("\n\nUsage:").next().unwrap_or_default();
     let first = first.split("\n\nFor more").next().unwrap_or_default();
     let message = first.strip_prefix("error: ").unwrap_or(first);
-    eprintln!("gptoss: {} (see --help)", one_line(message));
+    let message =
+        message.replace("cannot be used multiple times", "is given more than once, expected once");
+    eprintln!("gptoss: {} (see --help)", one_line(&message));
     ExitCode::from(USAGE)
 }
 

@@ -1,7 +1,9 @@
-//! Names of devices on the command line: `hip`, `hip:0,1`, `cuda:0`, `emu:gfx942x4`, `cpu`, `auto`.
+//! Names of devices on the command line: `hip`, `hip:0,1`, `cuda:0`, `emu:gfx1151x4`, `cpu`, `auto`.
 
 use std::fmt;
 use std::str::FromStr;
+
+use emulator::Chip;
 
 /// A request for devices, before anyone has looked whether they exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +14,7 @@ pub enum DeviceName {
     Cuda(Which),
     /// Virtual AMD GPUs.
     Emulator {
-        /// Chip, as `gfx1151`; the emulator knows which it has.
+        /// Chip, one of [`emulator::Chip::ALL`].
         chip: String,
         /// How many, at least one.
         count: usize,
@@ -84,7 +86,7 @@ fn which(list: Option<&str>) -> Result<Which, String> {
     Ok(Which::These(indices))
 }
 
-/// `gfx942x4`: chip and count. No chip has an `x` after its `gfx`: what follows is hexadecimal.
+/// `gfx1151x4`: chip and count. No chip has an `x` after its `gfx`: what follows is hexadecimal.
 fn virtual_node(node: &str) -> Result<(String, usize), String> {
     let hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
     let number = node.strip_prefix("gfx").ok_or_else(|| format!("{node:?} is no AMD chip"))?;
@@ -102,7 +104,12 @@ fn virtual_node(node: &str) -> Result<(String, usize), String> {
             _ => return Err(format!("{text:?} is no number of devices")),
         },
     };
-    Ok((format!("gfx{number}"), count))
+    let chip = format!("gfx{number}");
+    if !Chip::ALL.iter().any(|known| known.name() == chip) {
+        let known = Chip::ALL.map(Chip::name).join(" and ");
+        return Err(format!("{chip} is not emulated, {known} are"));
+    }
+    Ok((chip, count))
 }
 
 impl fmt::Display for Which {
@@ -142,14 +149,25 @@ mod tests {
             ("cuda", DeviceName::Cuda(Which::All)),
             ("cuda:0", DeviceName::Cuda(Which::These(vec![0]))),
             ("emu:gfx1151", emulated("gfx1151", 1)),
-            ("emu:gfx90a", emulated("gfx90a", 1)),
-            ("emu:gfx942x4", emulated("gfx942", 4)),
+            ("emu:gfx1100", emulated("gfx1100", 1)),
+            ("emu:gfx1151x4", emulated("gfx1151", 4)),
             ("cpu", DeviceName::Cpu),
             ("auto", DeviceName::Auto),
         ];
         for (text, name) in cases {
             assert_eq!(text.parse(), Ok(name.clone()), "{text}");
             assert_eq!(name.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_chips_are_those_of_the_emulator() {
+        for chip in Chip::ALL {
+            assert!(format!("emu:{chip}x2").parse::<DeviceName>().is_ok(), "{chip}");
+        }
+        for name in ["emu:gfx942x4", "emu:gfx90a", "emu:gfx1201"] {
+            let error = name.parse::<DeviceName>().unwrap_err().to_string();
+            assert!(error.contains("is not emulated, gfx1100 and gfx1151 are; "), "{error}");
         }
     }
 

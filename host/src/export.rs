@@ -3,20 +3,23 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 
+use crate::files::AtomicFile;
 use crate::model::bin::{self, Section};
-use crate::model::{Experts, Matrix, ModelConfig, ModelError, Weights, config, shards};
+use crate::model::{Experts, Matrix, ModelConfig, ModelError, Weights, config, locate, shards};
+use crate::terminal;
 
 /// Writes `weights` to `out` in the layout the reference runtimes read.
 ///
 /// Every value is converted to f32 exactly. Memory is bounded by a few MB per thread whatever the
 /// model's size. The file is made under another name and renamed when it is whole; after an error
-/// nothing is left. Progress is counted in bytes written; `interrupted` is asked now and then
+/// nothing is left, and a file that was under the name stays. Only a regular file is replaced. That
+/// `out` is no file of the model is for the caller to see to. Progress is counted in bytes written; `interrupted` is asked now and then
 /// whether to give up.
 pub fn run(
     weights: &Weights,
@@ -25,37 +28,25 @@ pub fn run(
     interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), ModelError> {
     let header = header(&weights.config).map_err(|reason| ModelError::file(out, reason))?;
-    if out.is_dir() {
-        return Err(ModelError::file(out, "is a folder, expected the name of a file"));
-    }
-    let parent = match out.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let partial = tempfile::Builder::new()
-        .prefix(".gptoss-export-")
-        .permissions(PermissionsExt::from_mode(0o666))
-        .tempfile_in(parent)
-        .map_err(ModelError::io(parent))?;
+    let partial = AtomicFile::create(out)?;
     let size = bin::file_bytes(&weights.config);
     progress.set_length(size);
-    write(weights, &header, partial.as_file(), progress, interrupted).map_err(|e| match e {
+    write(weights, &header, partial.file(), progress, interrupted).map_err(|e| match e {
         WriteError::Io(source) => ModelError::io(out)(source),
         WriteError::Interrupted => ModelError::Interrupted { path: out.to_owned() },
         WriteError::NonFinite(name) => {
             ModelError::file(out, format!("{name} holds a value that is not finite"))
         }
     })?;
-    // A full disk may show only now.
-    partial.as_file().sync_all().map_err(ModelError::io(out))?;
-    partial.persist(out).map_err(|e| ModelError::io(out)(e.error))?;
+    partial.commit()?;
     progress.finish();
     Ok(())
 }
 
 /// Lists the tensors of the snapshot in `dir`: name, dtype and shape, one a line.
 pub fn print_keys(dir: &Path, out: &mut dyn Write) -> Result<(), ModelError> {
-    for (name, tensor) in shards::open(dir)? {
+    for (name, tensor) in shards::open(&locate::locate(dir)?)? {
+        let name = terminal::line(&name);
         writeln!(out, "{name} {:?} {:?}", tensor.dtype, tensor.shape)
             .map_err(ModelError::io(dir))?;
     }
@@ -73,6 +64,14 @@ fn header(config: &ModelConfig) -> Result<[u8; bin::HEADER_BYTES], String> {
         if value != expected {
             return Err(format!("{name} is {value}, the .bin format fixes it at {expected}"));
         }
+    }
+    if config.rope.truncate {
+        return Err("rope truncate is true, the .bin format fixes it at false".to_owned());
+    }
+    if let Some(factor) = config.rope.attention_factor {
+        return Err(format!(
+            "rope attention_factor is {factor}, the .bin format fixes it at 0.1 ln(factor) + 1"
+        ));
     }
     if config.windowed_layers != config::alternating(config.num_hidden_layers) {
         return Err("the .bin format fixes the windowed layers: exactly the even ones".to_owned());

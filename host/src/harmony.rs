@@ -4,6 +4,7 @@
 //! model that answers starts after `<|start|>assistant` and ends with `<|return|>`, or with
 //! `<|call|>` when it wants a tool. The format is OpenAI's (openai/harmony, docs/format.md).
 
+mod header;
 mod parse;
 
 use crate::tokenizer::{
@@ -98,7 +99,7 @@ impl Message {
 }
 
 /// How long the model may reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Effort {
     /// Little.
     Low,
@@ -107,6 +108,31 @@ pub enum Effort {
     Medium,
     /// Long.
     High,
+}
+
+impl Effort {
+    /// The word in the system message and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Effort::Low => "low",
+            Effort::Medium => "medium",
+            Effort::High => "high",
+        }
+    }
+}
+
+/// A word that is no [`Effort`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("effort is {0:?}, expected low, medium or high")]
+pub struct EffortError(String);
+
+impl std::str::FromStr for Effort {
+    type Err = EffortError;
+
+    fn from_str(word: &str) -> Result<Effort, EffortError> {
+        let efforts = [Effort::Low, Effort::Medium, Effort::High];
+        efforts.into_iter().find(|e| e.name() == word).ok_or_else(|| EffortError(word.to_owned()))
+    }
 }
 
 /// The system message the model was trained with.
@@ -122,11 +148,7 @@ impl SystemPrompt {
     /// The message.
     pub fn message(&self) -> Message {
         let date = self.date.as_ref().map(|date| format!("Current date: {date}\n"));
-        let effort = match self.effort {
-            Effort::Low => "low",
-            Effort::Medium => "medium",
-            Effort::High => "high",
-        };
+        let effort = self.effort.name();
         let text = format!(
             "You are ChatGPT, a large language model trained by OpenAI.\n\
              Knowledge cutoff: 2024-06\n{}\nReasoning: {effort}\n\n\
@@ -151,6 +173,21 @@ pub fn render(messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>, T
     }
     ids.push(START);
     ids.extend(tokenizer.encode(Role::Assistant.name())?);
+    Ok(ids)
+}
+
+/// As [`render`], with an answer that was cut behind it, which the model goes on with: `answer` is
+/// the tokens it gave so far, all of them, in its own spelling and with its reasoning.
+///
+/// A [`Parser`] that has read `answer` reads what follows as the same messages; one that has ended
+/// with a stop token ([`Parser::is_complete`]) has nothing to add.
+pub fn render_continuation(
+    messages: &[Message],
+    answer: &[u32],
+    tokenizer: &Tokenizer,
+) -> Result<Vec<u32>, TokenizerError> {
+    let mut ids = render(messages, tokenizer)?;
+    ids.extend_from_slice(answer);
     Ok(ids)
 }
 

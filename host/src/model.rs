@@ -6,7 +6,9 @@ pub mod bin;
 pub mod config;
 mod decode;
 mod error;
+pub(crate) mod locate;
 pub(crate) mod names;
+pub(crate) mod pad;
 pub mod shards;
 pub(crate) mod snapshot;
 mod weights;
@@ -25,17 +27,11 @@ pub struct LoadOptions {
     pub bin_layout: bin::BinLayout,
 }
 
-/// Maps the model at `path` and checks it: a folder is a snapshot, a file a reference `.bin`.
+/// Maps the model at `path` and checks it: a folder is a snapshot, or a folder of the Hugging Face
+/// cache with one in it; a file is a reference `.bin`.
 ///
 /// Matrices stay in the file; norms, biases and sinks are read, and must be finite.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Weights, ModelError> {
-    let kind = std::fs::metadata(path).map_err(ModelError::io(path))?;
-    if kind.is_dir() {
-        snapshot::load(path)
-    } else if path.extension().is_some_and(|e| e == "safetensors") {
-        let reason = "one file of a snapshot, expected the folder that holds it and config.json";
-        Err(ModelError::file(path, reason))
-    } else {
-        bin::load(path, options.bin_layout)
-    }
+    let path = locate::locate(path)?;
+    if path.is_dir() { snapshot::load(&path) } else { bin::load(&path, options.bin_layout) }
 }

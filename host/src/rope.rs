@@ -53,8 +53,9 @@ impl Table {
 /// Radians per position of each pair of elements, `[head_dim / 2]`.
 ///
 /// YaRN: fast frequencies are kept, slow ones divided by `factor`, with a linear ramp between
-/// two bounds that are not rounded to integers.
-/// Source: Peng et al., "YaRN", arXiv 2309.00071, section 3.2; bounds as in gpt-oss's torch model.
+/// two bounds.
+/// Source: Peng et al., "YaRN", arXiv 2309.00071, section 3.2; bounds as in transformers, which
+/// for sane parameters are those of gpt-oss's torch model.
 fn frequencies(rope: &Rope, head_dim: usize) -> Vec<f64> {
     let half = head_dim / 2;
     let theta = f64::from(rope.theta);
@@ -68,9 +69,13 @@ fn frequencies(rope: &Rope, head_dim: usize) -> Vec<f64> {
         let wavelengths = context / (f64::from(rotations) * std::f64::consts::TAU);
         half as f64 * wavelengths.ln() / theta.ln()
     };
-    let low = bound(rope.beta_fast);
+    let (mut low, mut high) = (bound(rope.beta_fast), bound(rope.beta_slow));
+    if rope.truncate {
+        (low, high) = (low.floor(), high.ceil());
+    }
+    (low, high) = (low.max(0.0), high.min(head_dim as f64 - 1.0));
     // Equal bounds mean a step; the ramp must not divide by zero.
-    let width = (bound(rope.beta_slow) - low).max(1e-3);
+    let width = if low == high { 1e-3 } else { high - low };
     base.enumerate()
         .map(|(i, f)| {
             let ramp = ((i as f64 - low) / width).clamp(0.0, 1.0);
@@ -81,7 +86,11 @@ fn frequencies(rope: &Rope, head_dim: usize) -> Vec<f64> {
 
 /// What YaRN multiplies queries and keys by.
 fn concentration(rope: &Rope) -> f64 {
-    if rope.factor <= 1.0 { 1.0 } else { 0.1 * f64::from(rope.factor).ln() + 1.0 }
+    match rope.attention_factor {
+        Some(factor) => factor,
+        None if rope.factor <= 1.0 => 1.0,
+        None => 0.1 * f64::from(rope.factor).ln() + 1.0,
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +103,8 @@ mod tests {
         beta_fast: 32.0,
         beta_slow: 1.0,
         original_context: 4096,
+        truncate: false,
+        attention_factor: None,
     };
 
     #[test]
@@ -115,6 +126,51 @@ mod tests {
             assert!((frequencies[i] / expected - 1.0).abs() < 1e-7, "{i}: {}", frequencies[i]);
         }
         assert!((concentration(&GPT_OSS) - 1.346_573_59).abs() < 1e-8);
+    }
+
+    #[test]
+    fn odd_parameters_give_the_frequencies_of_transformers() {
+        // What transformers 5.24's _compute_yarn_parameters gives in f64, made once: `head_dim`,
+        // the parameters, and frequencies by index.
+        let cases = [
+            (
+                "bounds rounded",
+                64,
+                Rope { truncate: true, ..GPT_OSS },
+                vec![(8, 5.081327481546e-2), (10, 1.945096754406e-2), (16, 5.809475019311e-4)],
+            ),
+            (
+                "the lower bound below the first index",
+                64,
+                Rope { original_context: 64, ..GPT_OSS },
+                vec![(0, 1.0), (7, 2.304517756571e-3), (10, 7.539134706999e-4)],
+            ),
+            (
+                "both bounds above the last index",
+                8,
+                Rope { theta: 10.0, original_context: 131_072, ..GPT_OSS },
+                vec![(0, 3.125e-2), (1, 1.757316641220e-2), (3, 5.557123156372e-3)],
+            ),
+            (
+                "equal bounds",
+                64,
+                Rope { beta_fast: 4.0, beta_slow: 4.0, ..GPT_OSS },
+                vec![(10, 2.412523106240e-2), (16, 8.068715304599e-5)],
+            ),
+            (
+                "crossed bounds",
+                64,
+                Rope { beta_fast: 1.0, beta_slow: 32.0, ..GPT_OSS },
+                vec![(8, 1.587914837983e-3), (10, 5.544143406557e-3), (31, 9.675236569981e-6)],
+            ),
+        ];
+        for (name, head_dim, rope, known) in cases {
+            let frequencies = frequencies(&rope, head_dim);
+            for (i, expected) in known {
+                // As many digits as the numbers above have.
+                assert!((frequencies[i] / expected - 1.0).abs() < 1e-11, "{name}: {i}");
+            }
+        }
     }
 
     #[test]

@@ -10,26 +10,31 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use half::f16;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype as StDtype, Metadata, TensorInfo};
 use serde_json::json;
 use shared::{bf16, mxfp4, philox};
 
+use crate::files;
 use crate::model::{
     Bytes, Dtype, ModelConfig, ModelError, Rope, Store, Weights, config, names, shards, snapshot,
 };
 
 /// A published size, or one for tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
     /// The full vocabulary on four small layers: 53 MB.
     Nano,
     /// Two layers of gpt-oss-20b.
+    #[value(name = "20b-2l")]
     TwoLayers,
     /// gpt-oss-20b.
+    #[value(name = "20b")]
     B20,
     /// gpt-oss-120b.
+    #[value(name = "120b")]
     B120,
 }
 
@@ -65,6 +70,8 @@ impl Preset {
                 beta_fast: 32.0,
                 beta_slow: 1.0,
                 original_context: 4096,
+                truncate: false,
+                attention_factor: None,
             },
             rms_norm_eps: 1e-5,
             swiglu_limit: 7.0,
@@ -73,12 +80,12 @@ impl Preset {
 }
 
 /// How the experts are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ExpertFormat {
-    /// As published: `*_blocks` and `*_scales`.
+    /// As published: *_blocks and *_scales.
     #[default]
     Mxfp4,
-    /// `[experts, in, out]`.
+    /// [experts, in, out].
     Bf16,
 }
 
@@ -119,6 +126,7 @@ impl Options {
         let dtype = match self.dense {
             Dtype::F32 => StDtype::F32,
             Dtype::Bf16 => StDtype::BF16,
+            Dtype::F16 => StDtype::F16,
         };
         Spec::new(name, dtype, shape, Fill::Normal { mean, std: std as f32 })
     }
@@ -162,7 +170,7 @@ pub fn in_memory(options: &Options) -> Result<Weights, ModelError> {
         tensors.insert(name, shards::Tensor { path: Arc::clone(&path), dtype, shape, data });
         start = end;
     }
-    snapshot::assemble(&path, options.config.clone(), tensors)
+    snapshot::assemble(&path, config::Described::of(options.config.clone()), tensors)
 }
 
 /// Writes the model as a Hugging Face snapshot into the new folder `out`.
@@ -184,10 +192,7 @@ pub fn run(
     if occupied {
         return Err(ModelError::file(out, "the folder is not empty, expected a new one"));
     }
-    let parent = match out.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let parent = files::parent(out);
     let partial = tempfile::Builder::new()
         .prefix(".gptoss-synth-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777))
@@ -200,6 +205,7 @@ pub fn run(
     fs::rename(partial.path(), out).map_err(ModelError::io(out))?;
     // Renamed: there is nothing left for the guard to remove.
     let _ = partial.keep();
+    files::sync_folder(parent)?;
     progress.finish();
     Ok(())
 }
@@ -212,10 +218,11 @@ fn write_snapshot(
 ) -> Result<(), ModelError> {
     let specs = specs(options);
     progress.set_length(specs.iter().map(|spec| spec.bytes).sum());
-    let files = plan(&specs, options.shard_bytes);
+    let shards = plan(&specs, options.shard_bytes);
     let mut jobs = Vec::new();
+    let mut handles = Vec::new();
     let mut weight_map = BTreeMap::new();
-    for file in &files {
+    for file in &shards {
         let path = dir.join(&file.name);
         let (header, size) =
             header(&specs[file.specs.clone()]).map_err(|reason| ModelError::file(&path, reason))?;
@@ -223,6 +230,7 @@ fn write_snapshot(
         handle.write_all_at(&header, 0).map_err(ModelError::io(&path))?;
         handle.set_len(header.len() as u64 + size).map_err(ModelError::io(&path))?;
         let handle = Arc::new((handle, path));
+        handles.push(Arc::clone(&handle));
         let mut position = header.len() as u64;
         for stream in file.specs.clone() {
             let spec = &specs[stream];
@@ -241,21 +249,25 @@ fn write_snapshot(
         let (file, path) = &*job.file;
         file.write_all_at(buffer, job.at).map_err(ModelError::io(path))?;
         progress.inc(buffer.len() as u64);
-        Ok(())
+        Ok::<(), ModelError>(())
     })?;
+    for (file, path) in handles.iter().map(AsRef::as_ref) {
+        file.sync_all().map_err(ModelError::io(path))?;
+    }
 
-    if files.len() > 1 {
+    if shards.len() > 1 {
         let total: u64 = specs.iter().map(|spec| spec.bytes).sum();
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
         write_json(&dir.join("model.safetensors.index.json"), &index)?;
     }
     let mxfp4 = options.experts == ExpertFormat::Mxfp4;
-    write_json(&dir.join("config.json"), &config::to_json(&options.config, mxfp4))
+    write_json(&dir.join("config.json"), &config::to_json(&options.config, mxfp4))?;
+    Ok(files::sync_folder(dir)?)
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> {
     let mut file = File::create(path).map_err(ModelError::io(path))?;
-    writeln!(file, "{value:#}").map_err(ModelError::io(path))
+    writeln!(file, "{value:#}").and_then(|()| file.sync_all()).map_err(ModelError::io(path))
 }
 
 /// Bytes made and written at a time; a multiple of every block below.
@@ -314,6 +326,12 @@ impl Spec {
                 fill_blocks(out, offset, |b| {
                     let values = random(b).map(|word| normal(word, mean, std).to_le_bytes());
                     bytemuck::cast::<_, [u8; 16]>(values)
+                });
+            }
+            Fill::Normal { mean, std } if self.dtype == StDtype::F16 => {
+                fill_blocks(out, offset, |b| {
+                    let value = |word| f16::from_f32(normal(word, mean, std)).to_le_bytes();
+                    bytemuck::cast::<_, [u8; 8]>(random(b).map(value))
                 });
             }
             Fill::Normal { mean, std } => fill_blocks(out, offset, |b| {

@@ -35,6 +35,9 @@ pub const STOP_TOKENS: [u32; 2] = [END_OF_TEXT, RETURN];
 /// Ids of o200k_harmony, specials and reserved ones included.
 const O200K_HARMONY_SIZE: u32 = 201088;
 
+/// Ids that the largest vocabulary of a model has.
+const MAX_VOCABULARY: u32 = 1 << 24;
+
 /// Why text or ids were refused.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
@@ -132,14 +135,18 @@ impl Tokenizer {
         }
     }
 
-    /// Bytes of one id; they may be a part of a character. Special tokens give their names.
+    /// Bytes of one id; they may be a part of a character. Special tokens give their names, and ids
+    /// that a model's padded vocabulary has beyond this one give `<|unused_ID|>`.
     pub fn bytes(&self, id: u32) -> Result<Vec<u8>, TokenizerError> {
         let bytes = match &self.vocabulary {
             Vocabulary::BuiltIn(bpe) => bpe.decode_bytes(&[id]).ok(),
             Vocabulary::File(file) => file.pieces.get(id as usize).cloned(),
         };
-        let max = self.vocab_size() - 1;
-        bytes.ok_or(TokenizerError::UnknownId { id: id.into(), max })
+        match bytes {
+            Some(bytes) => Ok(bytes),
+            None if id < MAX_VOCABULARY => Ok(format!("<|unused_{id}|>").into_bytes()),
+            None => Err(TokenizerError::UnknownId { id: id.into(), max: MAX_VOCABULARY - 1 }),
+        }
     }
 
     /// Text of `ids`; bytes that are no UTF-8 become U+FFFD.

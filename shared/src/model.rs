@@ -50,6 +50,10 @@ pub struct Rope {
     pub beta_slow: f32,
     /// Context length before extension, in positions.
     pub original_context: usize,
+    /// The two bounds between which frequencies are blended are rounded to whole indices, outwards.
+    pub truncate: bool,
+    /// What queries and keys are multiplied by; `None` is `0.1 ln(factor) + 1`.
+    pub attention_factor: Option<f64>,
 }
 
 /// A hyper-parameter that cannot be run: its name, its value, and what was expected.
@@ -151,6 +155,15 @@ impl ModelConfig {
                     expected: "a positive finite number",
                 });
             }
+        }
+        if let Some(value) = self.rope.attention_factor
+            && !(value.is_finite() && value > 0.0)
+        {
+            return Err(ConfigError {
+                name: "rope attention_factor",
+                value,
+                expected: "a positive finite number",
+            });
         }
         if self.rope.theta <= 1.0 {
             return Err(ConfigError {

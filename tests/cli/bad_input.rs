@@ -1,155 +1,271 @@
-//! One clear line, a failing exit code, and no file left behind.
+//! Command lines, files and requests that are wrong. Each gives one line that names the value and
+//! what was expected, a failing exit code, and leaves every file as it was.
 
-use crate::Bench;
+mod files;
 
-#[test]
-fn flags_with_wrong_values_are_named() {
-    let bench = Bench::new();
-    bench.write("in.txt", "1\nhello\n");
-    let cases: &[(&[&str], &[&str])] = &[
-        (&["-T", "-1"], &["-1", "--temperature", "0 (greedy) or more"]),
-        (&["-T", "nan"], &["nan", "--temperature"]),
-        (&["-T", "inf"], &["inf", "--temperature"]),
-        (&["-p", "0"], &["--top-p", "more than 0 and at most 1"]),
-        (&["-p", "1.5"], &["1.5", "--top-p"]),
-        (&["-n", "-3"], &["-3", "--steps", "0 or more"]),
-        (&["-n", "x"], &["'x'", "--steps"]),
-        (&["-n", "99999999999999999999"], &["99999999999999999999", "--steps"]),
-        (&["-n", "1000000"], &["-n 1000000", "the model has"]),
-        (&["-b", "0"], &["'0'", "--batch", "1 or more"]),
-        (&["-b", "-4"], &["-4", "--batch"]),
-        (&["-s", "-1"], &["-1", "--seed"]),
-        (&["-s", "1.5"], &["1.5", "--seed"]),
-        (&["-t", "-1"], &["-1", "--truncate"]),
-        (&["-g", "0"], &["'0'", "--gpus"]),
-        (&["-g", "2"], &["-g 2", "no GPUs"]),
-        (&["-m", "getq"], &["getq", "--mode", "chat"]),
-        (&["--threads", "0"], &["'0'", "--threads"]),
-        (&["--kv16", "--kv32"], &["--kv16", "--kv32"]),
-        (&["--kernels", "nowhere"], &["--kernels nowhere", "no kernels"]),
-        (&["--emu-stats"], &["--emu-stats", "emu:CHIP"]),
-        (&["--bin-layout", "up"], &["up", "--bin-layout", "swapped"]),
-        (&["--device", "gpu"], &["gpu", "--device"]),
-        (&["--no-such-flag"], &["--no-such-flag"]),
-        (&["-y", "Be brief."], &["-y", "chat"]),
-        (&["-m", "generate", "-o", "x"], &["-o", "getp"]),
-        (&["-m", "chat", "-v", "x"], &["-v", "getp"]),
-        (&["-m", "generate"], &["-i"]),
-        (&["--resume"], &["--resume", "-o"]),
-        (&["-v", "x"], &["-v", "-o"]),
-    ];
-    for (flags, parts) in cases {
-        let input = if flags.contains(&"generate") { &[][..] } else { &["-i", "in.txt"] };
-        // The fixed flags name a device already.
-        let fixed = ["run", "-c", "MODEL", "-z", "bytes.bin"];
-        let model = crate::tiny_model();
-        let fixed = fixed.map(|flag| if flag == "MODEL" { model.to_str().unwrap() } else { flag });
-        let device = if flags.contains(&"--device") { &[][..] } else { &["--device", "cpu"] };
-        bench.run(&[&fixed[..], device, input, flags].concat()).refused(parts);
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::{Bench, tiny_model};
+
+/// Nothing wrong takes longer to notice, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Cases that run at the same time.
+const WORKERS: usize = 4;
+
+/// A command line that must be refused, in a folder with prompts, a tokenizer and these files.
+struct Case {
+    line: String,
+    files: Vec<(&'static str, Vec<u8>)>,
+    /// Whether `model/` is a copy of the tiny model; the files above come after it.
+    copies_model: bool,
+    parts: Vec<&'static str>,
+}
+
+/// `line` must be refused with a message that holds each of `parts`. Its words: `RUN` runs the
+/// tiny model on the file of prompts, `MODEL` is that model, `EMPTY` an empty argument.
+fn case(line: &str, parts: &[&'static str]) -> Case {
+    let run = "run -c MODEL -z bytes.bin --device cpu -i in.txt -o out.txt";
+    let line = line.replace("RUN", run);
+    Case { line, files: Vec::new(), copies_model: false, parts: parts.to_vec() }
+}
+
+impl Case {
+    fn file(mut self, name: &'static str, content: impl Into<Vec<u8>>) -> Case {
+        self.files.push((name, content.into()));
+        self
+    }
+
+    fn model_copy(mut self) -> Case {
+        self.copies_model = true;
+        self
+    }
+
+    fn prepare(&self) -> Bench {
+        let bench = Bench::new();
+        bench.write("in.txt", "1\nhello\n");
+        if self.copies_model {
+            std::fs::create_dir(bench.path("model")).unwrap();
+            for file in ["config.json", "model.safetensors", "golden.json"] {
+                std::fs::copy(tiny_model().join(file), bench.path("model").join(file)).unwrap();
+            }
+        }
+        for (name, content) in &self.files {
+            bench.write(name, content);
+        }
+        bench
+    }
+
+    /// What is wrong with the program's answer.
+    fn check(&self) -> Result<(), String> {
+        let bench = self.prepare();
+        let before = bench.contents();
+        let model = tiny_model();
+        let words = self.line.split(' ').map(|word| match word {
+            "MODEL" => model.to_str().expect("an UTF-8 path"),
+            "EMPTY" => "",
+            word => word,
+        });
+        let mut command = bench.command(&words.collect::<Vec<_>>());
+        let (code, stderr) = answer(command.env_remove("MODELBIN_ROOT"))?;
+        let lines: Vec<&str> = stderr.lines().collect();
+        if !matches!(code, Some(1 | 2)) {
+            return Err(format!("exit code {code:?}, {stderr:?}"));
+        }
+        if lines.len() != 1 || !stderr.starts_with("gptoss: ") {
+            return Err(format!("expected one line of error: {stderr:?}"));
+        }
+        if ["panicked", "internal error"].iter().any(|bug| stderr.contains(bug)) {
+            return Err(stderr);
+        }
+        match self.parts.iter().find(|part| !stderr.contains(**part)) {
+            Some(part) => Err(format!("{part:?} is not in {stderr:?}")),
+            None if bench.contents() != before => Err(String::from("it changed the folder")),
+            None => Ok(()),
+        }
     }
 }
 
+/// Exit code and standard error of a program that must end by itself.
+fn answer(command: &mut Command) -> Result<(Option<i32>, String), String> {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return Err(format!("it is still running after {PATIENCE:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// Runs all cases, and fails with every one that is not refused as it should be.
+#[track_caller]
+fn check(cases: &[Case]) {
+    let (next, failures) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                loop {
+                    let Some(case) = next.lock().unwrap().next() else { break };
+                    if let Err(problem) = case.check() {
+                        failures.lock().unwrap().push(format!("gptoss {}: {problem}", case.line));
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
 #[test]
-fn commands_need_their_arguments() {
-    let bench = Bench::new();
-    bench.run(&["nonsense"]).refused(&["nonsense"]);
-    bench.run(&["decode"]).refused(&["--input"]);
-    bench.run(&["golden"]).refused(&["<DIR>"]);
-    bench.run(&["synth", "-o", "x"]).refused(&["--preset"]);
-    bench.run(&["synth", "--preset", "7b", "-o", "x"]).refused(&["7b", "120b"]);
-    bench.run(&["bench", "gpu"]).refused(&["gpu"]);
-    let bare = bench.run(&[]);
+fn flags_with_wrong_values() {
+    check(&[
+        case("RUN -T -1", &["-1", "--temperature", "0 (greedy) or more"]),
+        case("RUN -T nan", &["nan", "--temperature"]),
+        case("RUN -T inf", &["inf", "--temperature"]),
+        case("RUN -T warm", &["warm", "--temperature"]),
+        case("RUN --greedy -T 1", &["--greedy", "--temperature"]),
+        case("RUN -p 0", &["--top-p", "more than 0 and at most 1"]),
+        case("RUN -p 1.5", &["1.5", "--top-p"]),
+        case("RUN -k 0", &["'0'", "--top-k", "1 or more"]),
+        case("RUN -k -1", &["-1", "--top-k"]),
+        case("RUN --min-p 1", &["'1'", "--min-p", "less than 1"]),
+        case("RUN --min-p -0.5", &["-0.5", "--min-p"]),
+        case("RUN --stop EMPTY", &["--stop", "at least one character"]),
+        case("RUN -n -3", &["-3", "--steps", "0 or more"]),
+        case("RUN -n x", &["'x'", "--steps"]),
+        case("RUN -n 99999999999999999999", &["99999999999999999999", "--steps"]),
+        case("RUN -n 1000000", &["-n 1000000", "the model has"]),
+        case("RUN -b 0", &["'0'", "--batch", "1 or more"]),
+        case("RUN -b -4", &["-4", "--batch"]),
+        case("RUN -s -1", &["-1", "--seed", "expected a whole number from 0"]),
+        case("RUN -s 1.5", &["1.5", "--seed", "whole number"]),
+        case("RUN -t -1", &["-1", "--truncate"]),
+        case("RUN -g 0", &["'0'", "--gpus"]),
+        case("RUN -g 2", &["-g 2", "no GPUs"]),
+        case("RUN -m getq", &["getq", "--mode", "chat"]),
+        case("RUN --threads 0", &["'0'", "--threads"]),
+        case("RUN --threads 1000000", &["1000000", "--threads", "at most", "cores"]),
+        case("RUN --isa avx3", &["avx3", "--isa", "portable"]),
+        case("RUN --kv16 --kv32", &["--kv16", "--kv32"]),
+        case("RUN --kv-memory 0", &["'0'", "--kv-memory", "auto, full"]),
+        case("RUN --kv-memory 12T", &["12T", "--kv-memory"]),
+        case("RUN --kv-memory -1", &["-1", "--kv-memory"]),
+        case("RUN --step-tokens 0", &["'0'", "--step-tokens", "1 or more"]),
+        case("RUN --bin-layout up", &["up", "--bin-layout", "swapped"]),
+        case("RUN --dense q4", &["q4", "--dense", "q8"]),
+        case("RUN --no-such-flag", &["--no-such-flag"]),
+        case("RUN --kernels a --kernels b", &["--kernels", "more than once", "expected once"]),
+        case("RUN in.txt", &["in.txt"]),
+        case("RUN -m chat --effort most", &["most", "--effort", "high"]),
+    ]);
+}
+
+#[test]
+fn devices_that_are_none() {
+    let device = |name: &str, parts| {
+        case(&format!("run -c MODEL -z bytes.bin -i in.txt -o out.txt --device {name}"), parts)
+    };
+    check(&[
+        device("gpu", &["gpu", "--device"]),
+        device("hip:a", &["hip:a", "no device number"]),
+        device("cuda:0,0", &["cuda:0,0", "named twice"]),
+        device("cuda:99", &["cuda"]),
+        device("cpu:1", &["cpu:1", "takes no list"]),
+        device("emu", &["emu", "no chip"]),
+        device("emu:gfx942x4", &["gfx942", "gfx1100"]),
+        device("emu:gfx1151x0", &["gfx1151x0", "no number of devices"]),
+    ]);
+}
+
+#[test]
+fn flags_that_would_do_nothing() {
+    let text = "run -c MODEL -z bytes.bin --device cpu -i Once -m generate";
+    let chat = "run -c MODEL -z bytes.bin --device cpu -m chat";
+    let emulated = "run -c MODEL -z bytes.bin --device emu:gfx1151 -i in.txt -o out.txt";
+    let with = |fixed: &str, flags: &str, parts| case(&format!("{fixed} {flags}"), parts);
+    check(&[
+        with(text, "-o x", &["-o", "getp"]),
+        with(text, "-b 4", &["-b", "getp"]),
+        with(text, "-f", &["-f", "getp"]),
+        with(text, "-t 1", &["-t", "getp"]),
+        with(text, "--effort low", &["--effort", "chat"]),
+        with(text, "-y brief", &["-y", "chat"]),
+        with(chat, "-v x", &["-v", "getp"]),
+        with(chat, "--resume", &["--resume", "getp"]),
+        with(chat, "-b 4", &["-b", "getp"]),
+        with(chat, "-g 2", &["-g 2", "getp"]),
+        case("run -c MODEL -z bytes.bin --device cpu -m generate", &["generate", "-i"]),
+        case("RUN -y brief", &["-y", "chat"]),
+        case("RUN --kernels nowhere", &["--kernels nowhere", "no kernels"]),
+        case("RUN --emu-stats", &["--emu-stats", "emu:CHIP"]),
+        case("RUN --bin-layout lhl", &["--bin-layout lhl", "folder", "reference .bin"]),
+        case("run --bin-layout lhl -i in.txt -o out.txt", &["--bin-layout lhl", "-c"]),
+        case("golden MODEL --bin-layout ups", &["--bin-layout ups", "folder"]),
+        case("export -c MODEL -o x.bin --bin-layout ups", &["--bin-layout ups", "folder"]),
+        case("RUN --dense q8", &["--dense q8", "cpu"]),
+        case("RUN --dense bf16", &["--dense bf16", "cpu"]),
+        with(emulated, "--threads 2", &["--threads 2", "--device cpu"]),
+        with(emulated, "--isa portable", &["--isa portable", "--device cpu"]),
+        with(emulated, "--kv32", &["--kv32", "bf16"]),
+        case("run -c MODEL -i in.txt --resume", &["--resume", "-o"]),
+        case("run -c MODEL -i in.txt -v in.txt", &["-v", "-o"]),
+        case("run -c MODEL -m getp_cpu --device cuda -i in.txt", &["--device cuda", "getp_cpu"]),
+    ]);
+}
+
+#[test]
+fn commands_without_what_they_need() {
+    check(&[
+        case("nonsense", &["nonsense"]),
+        case("decode", &["--input"]),
+        case("golden", &["<DIR>"]),
+        case("synth -o x", &["--preset"]),
+        case("synth --preset 7b -o x", &["7b", "120b"]),
+        case("synth --preset nano", &["--out"]),
+        case("synth --preset nano --dense f64 -o x", &["f64", "bf16"]),
+        case("export", &["--checkpoint"]),
+        case("bench gpu", &["gpu"]),
+        case("bench kernels --device cpu", &["--device cpu", "needs a GPU"]),
+        case("bench emu --threads 0", &["'0'", "--threads"]),
+        case("bench cpu --steps 0", &["'0'", "--steps"]),
+        case("codegen --lds gemm", &["gemm", "KERNEL=BYTES"]),
+        case("codegen nowhere.co", &["nowhere.co"]),
+        case("run -m 20", &["MODELBIN_ROOT is not set", "gpt-oss-20b.bin"]),
+    ]);
+    let bare = Bench::new().run(&[]);
     assert_eq!(bare.code, Some(2));
     assert!(bare.stderr.contains("Usage: gptoss"));
 }
 
 #[test]
-fn input_files_that_lie_are_refused_before_anything_is_written() {
+fn the_folder_of_the_reference_systems_is_named() {
     let bench = Bench::new();
-    let megabyte = format!("1\n{}\n", "a".repeat(1 << 20));
-    let cases: &[(&[u8], &[&str])] = &[
-        (b"", &["line 1", "count is \"\""]),
-        (b"many\nhello\n", &["line 1", "\"many\"", "1 or more"]),
-        (b"-1\nhello\n", &["line 1", "\"-1\""]),
-        (b"0\n", &["line 1", "\"0\""]),
-        (b"3\na\nb\n", &["count is 3", "2 prompts follow"]),
-        (b"1\na\nb\n", &["count is 1", "2 prompts follow"]),
-        (b"99999999999\na\n", &["count is 99999999999", "1 prompts follow"]),
-        (b"2\na\n\n", &["line 3", "prompt 1 is empty"]),
-        (b"2\r\n\r\nb\r\n", &["line 2", "prompt 0 is empty"]),
-        (b"1\n\xff\xfe\n", &["line 2", "byte 0 is not UTF-8"]),
-        (
-            b"2\nok\na prompt of 22 tokens.\n",
-            &["prompt 1 (line 3)", "22 tokens", "at most 20 (-n)"],
-        ),
-        (megabyte.as_bytes(), &["prompt 0 (line 2)", "1048576 tokens", "at most 20 (-n)"]),
-    ];
-    for (file, parts) in cases {
-        bench.write("in.txt", file);
-        let outcome = bench.tiny(&["-i", "in.txt", "-o", "out.txt", "-n", "20"]);
-        outcome.refused(&[&["in.txt"], *parts].concat());
-        assert!(!bench.path("out.txt").exists() && !bench.path("out.txt.journal").exists());
-    }
+    let mut command = bench.command(&["run", "-m", "120"]);
+    let (code, stderr) = answer(command.env("MODELBIN_ROOT", "/none")).unwrap();
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("/none/gpt-oss-120b.bin"), "{stderr}");
+    assert!(!Path::new("/none").exists());
 }
 
+/// What `check` would miss, no case could show.
 #[test]
-fn ids_past_the_models_vocabulary_are_refused() {
-    let bench = Bench::new();
-    bench.write("in.txt", "1\nExplain the significance of the ROCm WMMA on RDNA3.\n");
-    // o200k_harmony on a model with a small vocabulary.
-    let tiny = crate::tiny_model();
-    let flags = ["run", "-c", tiny.to_str().unwrap(), "--device", "cpu", "-i", "in.txt"];
-    bench.run(&flags).refused(&["prompt 0 (line 2)", "token id 176289", "expected 0 to 511"]);
-}
-
-#[test]
-fn files_that_are_not_there_are_named() {
-    let bench = Bench::new();
-    bench.write("in.txt", "1\nhello\n");
-    bench.tiny(&["-i", "none.txt"]).refused(&["none.txt", "No such file"]);
-    bench.tiny(&["-i", "in.txt", "-o", "no/such/folder"]).refused(&["no/such/folder", "No such"]);
-    bench.tiny(&["-i", "in.txt", "-o", "/dev/full"]).refused(&["/dev/full", "No space left"]);
-    bench.tiny(&["-i", "in.txt", "-o", "."]).refused(&["."]);
-    bench.run(&["run", "-c", "none", "-i", "in.txt"]).refused(&["none", "No such file"]);
-    bench.run(&["run", "-z", "none.bin", "-i", "in.txt"]).refused(&["none.bin", "No such file"]);
-    bench.run(&["decode", "-i", "none.txt"]).refused(&["none.txt"]);
-    bench.run(&["golden", "none"]).refused(&["none"]);
-    bench.run(&["export", "-c", "none", "-o", "x.bin"]).refused(&["none"]);
-    let root = bench.command(&["run", "-m", "20"]).env_remove("MODELBIN_ROOT").output().unwrap();
-    assert!(String::from_utf8_lossy(&root.stderr).contains("MODELBIN_ROOT is not set"));
-    let root = bench.command(&["run", "-m", "120"]).env("MODELBIN_ROOT", "/none").output().unwrap();
-    assert!(String::from_utf8_lossy(&root.stderr).contains("/none/gpt-oss-120b.bin"));
-}
-
-#[test]
-fn output_files_that_are_none_do_not_decode() {
-    let bench = Bench::new();
-    bench.write("ids.txt", "1 2\n3 x\n");
-    let decode = |line: &str| bench.run(&["decode", line, "-z", "bytes.bin", "-i", "ids.txt"]);
-    decode("-1").refused(&["ids.txt", "line 2", "\"x\" is no token id"]);
-    decode("0").ok();
-    decode("2").refused(&["no line 2", "it has 2"]);
-    bench.write("ids.txt", "512\n");
-    decode("0").refused(&["line 1", "token id 512", "0 to 511"]);
-    bench.write("ids.txt", "");
-    decode("0").refused(&["no line 0", "it has 0"]);
-    bench.write("ids.txt", b"\xff\n");
-    decode("-1").refused(&["ids.txt", "UTF-8"]);
-}
-
-#[test]
-fn tokenizers_that_lie_are_refused() {
-    let bench = Bench::new();
-    bench.write("in.txt", "1\nhello\n");
-    let good = crate::byte_tokenizer();
-    let mut negative = good.clone();
-    negative[8..12].copy_from_slice(&(-1i32).to_le_bytes());
-    for (file, part) in [
-        (&good[..good.len() - 3], "ends inside the bytes of id 511"),
-        (&negative, "length of id 0 is -1"),
-        (&b"garbage that is long enough"[..], "max_token_length"),
+fn a_case_can_fail() {
+    for (case, problem) in [
+        (case("doctor", &[]), "exit code Some(0)"),
+        (case("bench", &[]), "one line"),
+        (case("nonsense", &["sense of humour"]), "is not in"),
+        // It says what it found before the prompt that does not fit.
+        (case("run -c MODEL -z bytes.bin --device cpu -m generate -i hello -n 2", &[]), "one line"),
     ] {
-        bench.write("bad.bin", file);
-        bench.run(&["run", "-z", "bad.bin", "-i", "in.txt"]).refused(&["bad.bin", part]);
+        let found = case.check().unwrap_err();
+        assert!(found.contains(problem), "{}: {found}", case.line);
     }
 }

@@ -54,13 +54,24 @@ fn batch_and_threads_do_not_change_a_byte() {
     }
 }
 
+/// Whatever this CPU has: a path that it lacks is refused, and the others agree in every id.
 #[test]
-fn the_portable_path_gives_as_many_ids() {
+fn every_instruction_set_gives_the_same_ids() {
     let bench = Bench::new();
     bench.write("in.txt", prompts(4));
-    bench.tiny(&["-i", "in.txt", "-o", "out.txt", "-n", "50", "--isa", "portable"]).ok();
-    let lengths: Vec<usize> = bench.read("out.txt").lines().map(|line| ids(line).len()).collect();
+    let run =
+        |isa: &str| bench.tiny(&["-i", "in.txt", "-n", "50", "-T", "1", "-s", "5", "--isa", isa]);
+    let auto = run("auto").ok().stdout;
+    let lengths: Vec<usize> = auto.lines().map(|line| ids(line).len()).collect();
     assert_eq!(lengths, [49, 42, 35, 28]);
+    assert_eq!(run("portable").ok().stdout, auto);
+    for isa in ["avx2", "avx512"] {
+        let outcome = run(isa);
+        match outcome.code {
+            Some(0) => assert_eq!(outcome.stdout, auto, "{isa}"),
+            _ => outcome.refused(&["this CPU does not have"]),
+        }
+    }
 }
 
 #[test]
@@ -119,12 +130,16 @@ fn start_long_job(bench: &Bench) -> Child {
     bench.write("in.txt", prompts(200));
     let mut command = bench.tiny_command(LONG_JOB);
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_records(bench);
+    child
+}
+
+fn wait_for_records(bench: &Bench) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while finished(bench) < 3 {
         assert!(Instant::now() < deadline, "no request finished within a minute");
         std::thread::sleep(Duration::from_millis(1));
     }
-    child
 }
 
 const LONG_JOB: &[&str] =
@@ -179,8 +194,8 @@ fn an_interrupted_job_says_how_to_go_on() {
 fn a_full_disk_loses_nothing() {
     let bench = Bench::new();
     bench.write("in.txt", prompts(200));
-    // 2 KB per file, and a failing write instead of a signal.
-    let script = "trap '' XFSZ; ulimit -f 2; exec \"$0\" \"$@\"";
+    // 3 KB per file, and a failing write instead of a signal.
+    let script = "trap '' XFSZ; ulimit -f 3; exec \"$0\" \"$@\"";
     let tiny = bench.tiny_command(LONG_JOB);
     let mut limited = std::process::Command::new("bash");
     limited.current_dir(bench.dir.path()).args(["-c", script]).arg(crate::program());
@@ -202,4 +217,51 @@ fn a_resumed_job_must_be_the_same_job() {
     child.wait().unwrap();
     let other = ["-i", "in.txt", "-o", "out.txt", "-n", "119", "--resume"];
     bench.tiny(&other).refused(&["another job", "-n is \"120\"", "expected \"119\""]);
+}
+
+#[test]
+fn a_finished_output_is_left_alone() {
+    let bench = Bench::new();
+    bench.write("in.txt", prompts(5));
+    let job = ["-i", "in.txt", "-o", "out.txt", "-n", "60"];
+    bench.tiny(&job).ok();
+    let (whole, written) = (bench.read("out.txt"), modified(&bench));
+    bench.write("good.txt", &whole);
+    let again = bench.tiny(&[&job[..], &["--resume", "-v", "good.txt"]].concat()).ok();
+    assert!(again.stdout.contains("every request is finished already"), "{}", again.stdout);
+    assert!(again.stdout.contains("✅ Verification: PASSED"), "{}", again.stdout);
+    assert_eq!(modified(&bench), written, "the file is not written again");
+    // Another length, other prompts: not this job's output, and not to be lost.
+    bench.tiny(&["-i", "in.txt", "-o", "out.txt", "-n", "61", "--resume"]).refused(&[
+        "out.txt",
+        "no journal",
+        "line 1",
+    ]);
+    bench.write("in.txt", prompts(6));
+    bench.tiny(&[&job[..], &["--resume"]].concat()).refused(&["5 lines, expected 6"]);
+    assert_eq!(bench.read("out.txt"), whole);
+}
+
+fn modified(bench: &Bench) -> std::time::SystemTime {
+    std::fs::metadata(bench.path("out.txt")).unwrap().modified().unwrap()
+}
+
+#[test]
+fn other_weights_under_the_same_path_are_another_job() {
+    let bench = Bench::new();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(tiny_model().join(file), bench.path(file)).unwrap();
+    }
+    bench.write("in.txt", prompts(200));
+    let job = ["run", "-c", ".", "-z", "bytes.bin", "--device", "cpu", "-i", "in.txt"];
+    let job = [&job[..], &["-o", "out.txt", "-n", "120"]].concat();
+    let mut child = bench.command(&job).stdout(Stdio::null()).spawn().unwrap();
+    wait_for_records(&bench);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let journal = bench.read("out.txt.journal");
+    // The same size, another content: the time of change tells.
+    std::fs::copy(tiny_model().join("model.safetensors"), bench.path("model.safetensors")).unwrap();
+    bench.run(&[&job[..], &["--resume"]].concat()).refused(&["another job", "model-files is"]);
+    assert_eq!(bench.read("out.txt.journal"), journal);
 }

@@ -6,9 +6,11 @@ mod bad_input;
 mod emulated;
 mod getp;
 mod golden;
+mod paths;
 mod text;
 mod tools;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -41,6 +43,23 @@ impl Bench {
 
     fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).expect("the program wrote the file")
+    }
+
+    /// Names and contents of everything in the folder.
+    fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![self.dir.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("the folder is there").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path.clone());
+                }
+                let content = std::fs::read(&path).unwrap_or_default();
+                files.insert(path, content);
+            }
+        }
+        files
     }
 
     fn command(&self, args: &[&str]) -> Command {

@@ -51,6 +51,26 @@ fn a_snapshot_and_its_bin_give_the_same_text() {
 }
 
 #[test]
+fn an_output_that_is_an_input_is_refused() {
+    let bench = Bench::new();
+    let snapshot = data("tiny_bf16");
+    let model = bench.path("model");
+    std::fs::create_dir(&model).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(snapshot.join(name), model.join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("model/model.safetensors", bench.path("link")).unwrap();
+    for out in ["model/model.safetensors", "model/config.json", "link"] {
+        bench.run(&["export", "-c", "model", "-o", out]).refused(&[out, "is the same file as"]);
+    }
+    bench.run(&["export", "-c", "model", "-o", "tiny.bin"]).ok();
+    bench.run(&["export", "-c", "tiny.bin", "-o", "tiny.bin"]).refused(&["tiny.bin"]);
+    bench.write("gt_decoded.txt", "1 2\n");
+    bench.run(&["decode", "-l", "-i", "gt_decoded.txt"]).refused(&["gt_decoded.txt"]);
+    assert_eq!(bench.read("gt_decoded.txt"), "1 2\n");
+}
+
+#[test]
 fn doctor_reports_every_part() {
     let report = Bench::new().run(&["doctor"]).ok().stdout;
     for part in ["rustc", "CPU", "memory", "HIP", "CUDA"] {

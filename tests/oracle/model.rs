@@ -25,6 +25,8 @@ pub const BASE: ModelConfig = ModelConfig {
         beta_fast: 32.0,
         beta_slow: 1.0,
         original_context: 4096,
+        truncate: false,
+        attention_factor: None,
     },
     rms_norm_eps: 1e-5,
     swiglu_limit: 7.0,
@@ -243,8 +245,26 @@ fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
         .map(|b| match dtype {
             Dtype::F32 => f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
             Dtype::Bf16 => f64::from(shared::bf16::to_f32(u16::from_le_bytes([b[0], b[1]]))),
+            Dtype::F16 => binary16(u16::from_le_bytes([b[0], b[1]])),
         })
         .collect()
+}
+
+/// A finite IEEE 754 binary16, by its definition.
+fn binary16(bits: u16) -> f64 {
+    let (sign, exponent, fraction) = (bits >> 15, i32::from(bits >> 10 & 31), bits & 1023);
+    let magnitude = match exponent {
+        0 => f64::from(fraction) * f64::powi(2.0, -24),
+        _ => f64::from(1024 + fraction) * f64::powi(2.0, exponent - 25),
+    };
+    if sign == 1 { -magnitude } else { magnitude }
+}
+
+/// A binary16 near `x`: of its smallest normal size or more, cut to ten bits of fraction.
+fn to_binary16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let exponent = (bits >> 23 & 255).clamp(127 - 14, 127 + 15) + 15 - 127;
+    (bits >> 16 & 0x8000 | exponent << 10 | bits >> 13 & 1023) as u16
 }
 
 /// A dense matrix, `[rows, cols]`.
@@ -368,6 +388,7 @@ impl Random {
             match dtype {
                 Dtype::F32 => bytes.extend(x.to_le_bytes()),
                 Dtype::Bf16 => bytes.extend(shared::bf16::from_f32(x).to_le_bytes()),
+                Dtype::F16 => bytes.extend(to_binary16(x).to_le_bytes()),
             }
         }
         owned(bytes)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use gptoss::model::bin::BinLayout;
+use clap::ValueEnum;
 use gptoss::tokenizer::Tokenizer;
 
 /// A temperature: 0 (greedy) or more.
@@ -31,9 +31,54 @@ pub fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A number of threads, up to a few for each core: beyond that a program only waits for itself.
+pub fn threads(text: &str) -> Result<usize, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = (cores * THREADS_PER_CORE).max(LEAST_MOST_THREADS);
+    match count(text)? {
+        threads if threads <= most => Ok(threads),
+        _ => Err(format!("expected at most {most}, this machine has {cores} cores")),
+    }
+}
+
+const THREADS_PER_CORE: usize = 4;
+/// Every machine takes this many, so that a command line serves on all.
+const LEAST_MOST_THREADS: usize = 16;
+
+/// Any 64-bit number.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
+/// A share of the likeliest token's probability.
+pub fn min_p(text: &str) -> Result<f32, String> {
+    number(text, "0 or more and less than 1", |value| (0.0..1.0).contains(&value))
+}
+
+/// How many of the likeliest tokens.
+pub fn top_k(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(value) if value > 0 => Ok(value),
+        _ => Err(String::from("expected a whole number, 1 or more")),
+    }
+}
+
+/// A text that is there.
+pub fn text(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err(String::from("expected at least one character")),
+        text => Ok(text.to_owned()),
+    }
+}
+
 /// A count that may be zero.
 pub fn count_or_zero(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| String::from("expected a whole number, 0 or more"))
+}
+
+/// A choice's name on the command line.
+pub fn name(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// The tokenizer of `-z`, or the built-in one.
@@ -44,24 +89,14 @@ pub fn tokenizer(path: Option<&Path>) -> Result<Tokenizer> {
     })
 }
 
-/// Which exporter wrote a reference `.bin`: size and header cannot tell.
-#[derive(Clone, Copy, Default, clap::ValueEnum)]
-pub enum BinLayoutArg {
-    /// As the reference runtimes read it.
-    #[default]
-    Ups,
-    /// From the gfx1151 port's exporter: router and second expert product transposed.
-    Lhl,
-    /// Embedding and unembedding exchanged.
-    Swapped,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<BinLayoutArg> for BinLayout {
-    fn from(layout: BinLayoutArg) -> BinLayout {
-        match layout {
-            BinLayoutArg::Ups => BinLayout::Ups,
-            BinLayoutArg::Lhl => BinLayout::Lhl,
-            BinLayoutArg::Swapped => BinLayout::Swapped,
-        }
+    #[test]
+    fn threads_end_somewhere() {
+        assert_eq!(threads("16"), Ok(16));
+        assert!(threads("100000").unwrap_err().contains("at most"));
+        assert!(threads("0").is_err());
     }
 }

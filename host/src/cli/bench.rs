@@ -55,7 +55,7 @@ struct KernelBench {
 #[derive(clap::Args)]
 struct EmulatorBench {
     /// Threads of the scaling measurement; without it, one per core.
-    #[arg(long, value_parser = args::count)]
+    #[arg(long, value_parser = args::threads)]
     threads: Option<usize>,
     /// JSON.
     #[arg(long)]
@@ -155,8 +155,8 @@ fn kernel_bench(args: KernelBench) -> Result<ExitCode> {
 
 fn cpu(args: CpuBench) -> Result<ExitCode> {
     let options = cpu::Options {
+        load: args.model.options(args.checkpoint.as_deref())?,
         model: args.checkpoint,
-        load: args.model.options(),
         cpu: args.cpu.options(),
         prompt: args.prompt,
         steps: args.steps,

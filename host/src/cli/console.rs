@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use gptoss::files::{self, Target};
 
-/// Where `run -l` writes.
+/// Where `run -l` writes, unless a link there leads elsewhere: that is refused.
 pub const LOG_FILE: &str = "log.txt";
 
 /// Which stream a console writes to.
@@ -36,7 +37,12 @@ impl Console {
 
     fn new(stream: Stream, log: Option<&Path>) -> Result<Console> {
         let create = |path: &Path| {
-            File::create(path).with_context(|| format!("cannot write {}", path.display()))
+            let file = match files::target(path)? {
+                Target::Stream => files::open_stream(path)?,
+                Target::New | Target::Regular => File::create(path)
+                    .with_context(|| format!("cannot write {}", path.display()))?,
+            };
+            anyhow::Ok(file)
         };
         Ok(Console { stream, log: log.map(create).transpose()? })
     }

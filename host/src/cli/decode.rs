@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use gptoss::files;
 use gptoss::tokenizer::Tokenizer;
 
 use super::{Console, args};
@@ -41,6 +42,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             bail!("{}: no line {line}, it has {}", path.display(), lines.len())
         }
     };
+    if args.log {
+        let mut inputs = vec![("-i", path.as_path())];
+        inputs.extend(args.tokenizer.iter().map(|path| ("-z", path.as_path())));
+        files::refuse_overlap(("-l", Path::new(LOG_FILE)), &inputs)?;
+    }
     let mut console = Console::stdout(args.log.then_some(Path::new(LOG_FILE)))?;
     for index in wanted {
         let text = decode_line(&tokenizer, lines[index])

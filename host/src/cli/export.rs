@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use gptoss::export;
-use gptoss::model::{self, LoadOptions};
+use gptoss::{export, files};
 
-use super::args::BinLayoutArg;
+use super::model::ModelArgs;
 use super::{Console, interrupt, progress};
 
 /// Writes a model as a reference .bin (every value in f32).
@@ -19,9 +18,8 @@ pub struct Args {
     /// The file to write.
     #[arg(short, long, default_value = "gpt-oss.bin")]
     out: PathBuf,
-    /// How a .bin given as the model is laid out.
-    #[arg(long, value_enum, default_value_t)]
-    bin_layout: BinLayoutArg,
+    #[command(flatten)]
+    model: ModelArgs,
     /// List the tensors of the snapshot and write nothing.
     #[arg(long)]
     print_keys: bool,
@@ -33,8 +31,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         export::print_keys(&args.checkpoint, &mut console)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let options = LoadOptions { bin_layout: args.bin_layout.into() };
-    let weights = model::load(&args.checkpoint, &options)?;
+    files::refuse_overlap(("-o", &args.out), &[("the model", &args.checkpoint)])?;
+    let weights = args.model.load(&args.checkpoint)?;
     let bar = progress::bytes("export");
     interrupt::catch()?;
     export::run(&weights, &args.out, &bar, &interrupt::asked)?;

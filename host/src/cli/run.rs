@@ -3,6 +3,8 @@
 mod chat;
 mod generate;
 mod getp;
+mod job;
+mod paths;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,17 +12,28 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use gptoss::engine::{Engine, Sampling};
+use gptoss::harmony::Effort;
+use gptoss::kv_budget::KvBudget;
 use gptoss::model::{ModelConfig, Weights};
 use gptoss::tokenizer::{Tokenizer, TokenizerError};
 
 use super::console::LOG_FILE;
-use super::model::{self, DeviceArgs, ModelArgs};
+use super::model::{self, DeviceArgs, ModelArgs, Room};
 use super::{Console, args};
 
 /// Total positions when `-n` does not say.
 const POSITIONS: usize = 1024;
-/// The same for the built-in model, whose text is not worth waiting for on an emulated GPU.
+/// The same for the built-in model: prompts on an emulated GPU are not worth waiting long for, and
+/// in chat the frame alone takes about seventy.
 const BUILT_IN_POSITIONS: usize = 24;
+const BUILT_IN_TEXT_POSITIONS: usize = 64;
+const BUILT_IN_CHAT_POSITIONS: usize = 512;
+/// Requests together when `-b` does not say.
+const BATCH: usize = 32;
+/// Temperature and nucleus of a conversation, as OpenAI recommends them for these models.
+const CHAT_SAMPLING: (f32, f32) = (1.0, 1.0);
+/// Those of the other modes, as in the reference systems.
+const TEXT_SAMPLING: (f32, f32) = (0.0, 0.9);
 /// Where the reference scripts keep their models.
 const MODEL_ROOT: &str = "MODELBIN_ROOT";
 
@@ -45,21 +58,49 @@ pub struct Args {
     /// chat: instructions to the model.
     #[arg(short = 'y', long)]
     system: Option<String>,
-    /// Temperature; 0 takes the most likely token.
-    #[arg(short = 'T', long, default_value = "0", value_parser = args::temperature, allow_negative_numbers = true)]
-    temperature: f32,
-    /// Sample among the most likely tokens that together have this probability.
-    #[arg(short = 'p', long, default_value = "0.9", value_parser = args::top_p, allow_negative_numbers = true)]
-    top_p: f32,
+    /// chat: how long the model may reason [default: medium]
+    #[arg(long, value_enum)]
+    effort: Option<Effort>,
+    /// Temperature; 0 takes the most likely token [default: 1 in chat, else 0]
+    #[arg(short = 'T', long, value_parser = args::temperature, allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Take the most likely token, as -T 0.
+    #[arg(long, conflicts_with = "temperature")]
+    greedy: bool,
+    /// Sample among the most likely tokens that together have this probability [default: 1 in
+    /// chat, else 0.9]
+    #[arg(short = 'p', long, value_parser = args::top_p, allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Sample among this many of the most likely tokens [default: all]
+    #[arg(short = 'k', long, value_parser = args::top_k, allow_negative_numbers = true)]
+    top_k: Option<u32>,
+    /// Leave out tokens less probable than this share of the likeliest one [default: 0]
+    #[arg(long, value_parser = args::min_p, allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// End at this text; may be given again.
+    #[arg(long, value_name = "TEXT", value_parser = args::text, allow_hyphen_values = true)]
+    stop: Vec<String>,
     /// Positions in total, prompt included; 0 is all the model has [default: 1024]
     #[arg(short = 'n', long, value_parser = args::count_or_zero, allow_negative_numbers = true)]
     steps: Option<usize>,
     /// Seed of sampling; without it, the time.
-    #[arg(short, long, allow_negative_numbers = true)]
+    #[arg(short, long, value_parser = args::seed, allow_negative_numbers = true)]
     seed: Option<u64>,
-    /// getp: requests that run together, on each GPU.
-    #[arg(short, long, default_value = "32", value_parser = args::count, allow_negative_numbers = true)]
-    batch: usize,
+    /// getp: requests that run together, on each GPU [default: 32]
+    #[arg(short, long, value_parser = args::count, allow_negative_numbers = true)]
+    batch: Option<usize>,
+    /// Memory for keys and values, on each device: auto takes what is free, full what every
+    /// sequence at its full length needs, 12G so much.
+    #[arg(
+        long,
+        value_name = "BYTES|auto|full",
+        default_value = "auto",
+        allow_negative_numbers = true
+    )]
+    kv_memory: KvBudget,
+    /// Tokens that go through the model together, prompts and answers mixed [default: 512]
+    #[arg(long, value_name = "N", value_parser = args::count, allow_negative_numbers = true)]
+    step_tokens: Option<usize>,
     /// getp: only the first prompts; 0 is all.
     #[arg(short, long, default_value = "0", value_parser = args::count_or_zero, allow_negative_numbers = true)]
     truncate: usize,
@@ -110,6 +151,8 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         _ => {}
     }
     args.refuse_flags_of_other_modes()?;
+    args.check_paths()?;
+    args.note_unused_flags()?;
     let code = match args.mode {
         Mode::Chat => chat::run(&args),
         Mode::Generate => generate::run(&args),
@@ -136,6 +179,8 @@ impl Args {
         let generates = self.mode == Mode::Generate;
         let misplaced = [
             ("-y", self.system.is_some() && !chats, "chat"),
+            ("--effort", self.effort.is_some() && !chats, "chat"),
+            ("-b", self.batch.is_some() && (chats || generates), "getp"),
             ("-o", self.output.is_some() && (chats || generates), "getp"),
             ("-v", self.verify.is_some() && (chats || generates), "getp"),
             ("-t", self.truncate > 0 && (chats || generates), "getp"),
@@ -154,8 +199,23 @@ impl Args {
         Ok(())
     }
 
-    fn log(&self) -> Option<&Path> {
-        self.log.then_some(Path::new(LOG_FILE))
+    /// Names the flags that greedy choice does not look at; the reference systems take them too.
+    fn note_unused_flags(&self) -> Result<()> {
+        let drawn = [
+            ("-p", self.top_p.is_some()),
+            ("-k", self.top_k.is_some()),
+            ("--min-p", self.min_p.is_some()),
+            ("-s", self.seed.is_some()),
+        ];
+        let unused: Vec<&str> =
+            drawn.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag).collect();
+        if self.temperature() > 0.0 || unused.is_empty() {
+            return Ok(());
+        }
+        let unused = unused.join(" ");
+        Console::stderr(None)?.line(format!(
+            "note: {unused} without -T: the most likely token is taken, nothing is drawn"
+        ))
     }
 
     fn tokenizer(&self) -> Result<Tokenizer> {
@@ -165,6 +225,10 @@ impl Args {
     /// The model, and what it is called.
     fn weights(&self, console: &mut Console) -> Result<(Arc<Weights>, String)> {
         let Some(path) = &self.checkpoint else {
+            self.model.options(None)?;
+            if std::env::var_os(MODEL_ROOT).is_some() {
+                console.line(format!("note: {MODEL_ROOT} is set, -m 20 and -m 120 look there"))?;
+            }
             console.line(
                 "model: built in, 4 small layers with random weights: its text has no meaning \
                  (-c takes a real one)",
@@ -177,14 +241,24 @@ impl Args {
         Ok((weights, name.display().to_string()))
     }
 
-    /// Positions an engine has to make room for.
-    fn room(&self) -> Option<usize> {
-        Some(match self.steps {
+    /// What an engine has to make room for, `batch` requests at a time.
+    fn room(&self, batch: usize) -> Room {
+        let positions = match self.steps {
             Some(0) => usize::MAX,
             Some(n) => n,
-            None if self.checkpoint.is_none() => BUILT_IN_POSITIONS,
-            None => POSITIONS,
-        })
+            None => self.default_positions(),
+        };
+        let (kv_memory, step_tokens) = (self.kv_memory, self.step_tokens);
+        Room { batch, positions: Some(positions), kv_memory, step_tokens }
+    }
+
+    fn default_positions(&self) -> usize {
+        match self.mode {
+            _ if self.checkpoint.is_some() => POSITIONS,
+            Mode::Chat => BUILT_IN_CHAT_POSITIONS,
+            Mode::Generate => BUILT_IN_TEXT_POSITIONS,
+            _ => BUILT_IN_POSITIONS,
+        }
     }
 
     /// Positions of every sequence, `-n`.
@@ -194,16 +268,46 @@ impl Args {
             Some(0) => Ok(max),
             Some(n) if n > max => bail!("-n {n}: the model has {max} positions"),
             Some(n) => Ok(n),
-            None if self.checkpoint.is_none() => Ok(BUILT_IN_POSITIONS),
-            None => Ok(POSITIONS.min(max)),
+            None => Ok(self.default_positions().min(max)),
         }
     }
 
     /// How tokens are chosen, with `seed` when `-s` does not say.
     fn sampling(&self, seed: impl FnOnce() -> u64) -> Sampling {
-        let seed = self.seed.unwrap_or_else(seed);
-        Sampling { temperature: self.temperature, top_p: self.top_p, seed, ..Sampling::GREEDY }
+        Sampling {
+            temperature: self.temperature(),
+            top_p: self.top_p.unwrap_or(self.default_sampling().1),
+            top_k: self.top_k.unwrap_or(0),
+            min_p: self.min_p.unwrap_or(0.0),
+            seed: self.seed.unwrap_or_else(seed),
+        }
     }
+
+    fn temperature(&self) -> f32 {
+        match self.temperature {
+            _ if self.greedy => 0.0,
+            Some(temperature) => temperature,
+            None => self.default_sampling().0,
+        }
+    }
+
+    /// Temperature and nucleus of the mode.
+    fn default_sampling(&self) -> (f32, f32) {
+        if self.mode == Mode::Chat { CHAT_SAMPLING } else { TEXT_SAMPLING }
+    }
+
+    /// Requests that run together on each device.
+    fn batch(&self) -> usize {
+        self.batch.unwrap_or(BATCH)
+    }
+}
+
+/// What draws the tokens: enough to draw the same again.
+fn describe_sampling(sampling: &Sampling) -> String {
+    let Sampling { temperature, top_p, top_k, min_p, seed } = sampling;
+    let top_k = if *top_k > 0 { format!(", top-k {top_k}") } else { String::new() };
+    let min_p = if *min_p > 0.0 { format!(", min-p {min_p}") } else { String::new() };
+    format!("sampling: temperature {temperature}, top-p {top_p}{top_k}{min_p}, seed {seed}")
 }
 
 /// A seed nobody chose.

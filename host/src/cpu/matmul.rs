@@ -20,7 +20,7 @@ use super::activations::{Activations, BLOCK, Order};
 use super::simd::Level;
 use crate::model::{Dtype, ExpertWeights, Experts, Matrix};
 use accumulate::Accumulate;
-use format::{Bf16, F32, Mxfp4};
+use format::{Bf16, F16, F32, Mxfp4};
 use sweep::Sweep;
 
 /// Rows of activations that are kept in cache while the weights of a task pass by.
@@ -33,6 +33,8 @@ enum View<'a> {
     F32(&'a [u8]),
     /// `[out, in]`.
     Bf16(&'a [u8]),
+    /// `[out, in]`.
+    F16(&'a [u8]),
     /// `[out, in / 32, 16]` and `[out, in / 32]`.
     Mxfp4 { blocks: &'a [u8], scales: &'a [u8] },
     /// `[in, out]`.
@@ -62,6 +64,7 @@ impl<'a> Product<'a> {
         let view = match matrix.dtype {
             Dtype::F32 => View::F32(&matrix.data),
             Dtype::Bf16 => View::Bf16(&matrix.data),
+            Dtype::F16 => View::F16(&matrix.data),
         };
         Product {
             view,
@@ -91,6 +94,7 @@ impl<'a> Product<'a> {
             },
             ExpertWeights::OutIn(Dtype::F32, bytes) => View::F32(of(bytes, 4 * elements)),
             ExpertWeights::OutIn(Dtype::Bf16, bytes) => View::Bf16(of(bytes, 2 * elements)),
+            ExpertWeights::OutIn(Dtype::F16, bytes) => View::F16(of(bytes, 2 * elements)),
             ExpertWeights::InOut(dtype, bytes) => {
                 View::InOut(*dtype, of(bytes, dtype.size() * elements))
             }
@@ -103,7 +107,7 @@ impl<'a> Product<'a> {
 /// The order in which a dense matrix wants its input.
 pub fn dense_order(matrix: &Matrix) -> Order {
     match matrix.dtype {
-        Dtype::F32 => Order::Natural,
+        Dtype::F32 | Dtype::F16 => Order::Natural,
         Dtype::Bf16 => Order::Paired,
     }
 }
@@ -112,7 +116,9 @@ pub fn dense_order(matrix: &Matrix) -> Order {
 pub fn expert_order(experts: &Experts) -> Order {
     match experts.weights {
         ExpertWeights::Mxfp4 { .. } | ExpertWeights::OutIn(Dtype::Bf16, _) => Order::Paired,
-        ExpertWeights::OutIn(Dtype::F32, _) | ExpertWeights::InOut(..) => Order::Natural,
+        ExpertWeights::OutIn(Dtype::F32 | Dtype::F16, _) | ExpertWeights::InOut(..) => {
+            Order::Natural
+        }
     }
 }
 
@@ -132,6 +138,7 @@ pub fn run(level: Level, products: &[Product<'_>]) {
         let product = &products[i];
         match product.view {
             View::F32(bytes) => level.run(Sweep { weights: F32 { bytes }, product, outs }),
+            View::F16(bytes) => level.run(Sweep { weights: F16 { bytes }, product, outs }),
             View::Bf16(bytes) => level.run(Sweep { weights: Bf16 { bytes }, product, outs }),
             View::Mxfp4 { blocks, scales } => {
                 level.run(Sweep { weights: Mxfp4 { blocks, scales }, product, outs });

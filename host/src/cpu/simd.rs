@@ -80,7 +80,7 @@ pub trait Kernel {
 }
 
 /// Which instruction set to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Isa {
     /// The widest there is.
     #[default]

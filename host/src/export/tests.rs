@@ -141,7 +141,9 @@ fn the_published_sizes() {
 #[test]
 fn a_model_the_format_cannot_express_is_refused() {
     type Change = fn(&mut ModelConfig);
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 7] = [
+        ("truncate is true", |c| c.rope.truncate = true),
+        ("attention_factor is 1,", |c| c.rope.attention_factor = Some(1.0)),
         ("rms_norm_eps is 0.000001", |c| c.rms_norm_eps = 1e-6),
         ("beta_fast is 64", |c| c.rope.beta_fast = 64.0),
         ("beta_slow is 2", |c| c.rope.beta_slow = 2.0),
@@ -187,6 +189,25 @@ fn an_unwritable_path_is_named() {
         let error = run(&weights, path, &ProgressBar::hidden(), &|| false).unwrap_err().to_string();
         assert!(error.contains(dir.path().to_str().unwrap()), "{error}");
     }
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = snapshot("tiny_bf16");
+    let [link, behind] = ["link", "behind"].map(|name| dir.path().join(name));
+    std::fs::write(&behind, "old").unwrap();
+    std::os::unix::fs::symlink(&behind, &link).unwrap();
+    for (path, kind) in [
+        (link.as_path(), "is a symbolic link to"),
+        (Path::new("/dev/null"), "is a character device"),
+        (dir.path(), "is a folder"),
+    ] {
+        let error = run(&weights, path, &ProgressBar::hidden(), &|| false).unwrap_err().to_string();
+        assert!(error.contains(kind), "{error}");
+    }
+    assert_eq!(std::fs::read(&behind).unwrap(), b"old");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
 #[test]

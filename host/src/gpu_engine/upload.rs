@@ -420,7 +420,7 @@ fn refused(tensor: String, source: PackError) -> GpuEngineError {
     GpuEngineError::Pack { tensor, source }
 }
 
-/// The first values of `data` as bf16, as many as fill `out`; f32 are rounded.
+/// The first values of `data` as bf16, as many as fill `out`; others are rounded.
 fn to_bf16(out: &mut [u8], dtype: Dtype, data: &[u8]) {
     /// Elements that a thread takes at a time.
     const PIECE: usize = 32 << 10;
@@ -428,6 +428,13 @@ fn to_bf16(out: &mut [u8], dtype: Dtype, data: &[u8]) {
     out.par_chunks_mut(2 * PIECE).zip(data.par_chunks(size * PIECE)).for_each(|(out, data)| {
         match dtype {
             Dtype::Bf16 => out.copy_from_slice(&data[..out.len()]),
+            Dtype::F16 => {
+                let (out, _) = out.as_chunks_mut::<2>();
+                for (out, &value) in out.iter_mut().zip(data.as_chunks::<2>().0) {
+                    let value = half::f16::from_le_bytes(value).to_f32();
+                    *out = bf16::from_f32(value).to_le_bytes();
+                }
+            }
             Dtype::F32 => {
                 let (out, _) = out.as_chunks_mut::<2>();
                 for (out, &value) in out.iter_mut().zip(data.as_chunks::<4>().0) {

@@ -3,6 +3,8 @@ use serde_json::Value;
 
 use super::*;
 
+mod malformed;
+
 /// Conversations as openai-harmony 0.0.8 (PyPI) renders them, made once; the vocabulary it loaded
 /// has the hash that package pins.
 const ORACLE: &str = include_str!("../../../tests/data/harmony.json");
@@ -59,6 +61,17 @@ fn conversation(name: &str) -> Vec<Message> {
         "turns" => [&medium[..], &turns].concat(),
         "pending" => [&medium[..], &tool_call()].concat(),
         "pending_then_final" => [&medium[..], &tool_call(), &answered].concat(),
+        "low_undated" => {
+            vec![SystemPrompt { effort: Effort::Low, date: None }.message(), user("hi")]
+        }
+        "preamble" => {
+            let mut call = tool_call();
+            call[2].content = String::from("{}");
+            call[3].content = String::from("{}");
+            let preamble = Message::assistant(Channel::Commentary, "Let me look.");
+            let start = [system(Effort::Low), user("Weather?"), preamble];
+            [&start[..], &call[1..]].concat()
+        }
         "empty" => vec![system(Effort::Medium), user("")],
         other => panic!("no conversation is called {other}"),
     }
@@ -68,7 +81,7 @@ fn conversation(name: &str) -> Vec<Message> {
 fn conversations_render_as_the_oracle_does() {
     let oracle: Value = serde_json::from_str(ORACLE).unwrap();
     let cases = oracle.as_array().unwrap();
-    assert_eq!(cases.len(), 6);
+    assert_eq!(cases.len(), 8);
     for case in cases {
         let name = case["name"].as_str().unwrap();
         let expected: Vec<u32> = serde_json::from_value(case["tokens"].clone()).unwrap();
@@ -152,50 +165,49 @@ fn an_answer_is_its_messages() {
 }
 
 #[test]
-fn calls_of_tools_are_read_in_every_form_the_model_writes() {
-    for header in [
-        "<|channel|>commentary to=functions.weather <|constrain|>json",
-        " to=functions.weather<|channel|>commentary <|constrain|>json",
-        "<|channel|>commentary to=functions.weather json",
-    ] {
-        let call = Message {
-            recipient: Some(String::from("functions.weather")),
-            constrain: Some(String::from("json")),
-            ..Message::assistant(Channel::Commentary, r#"{"a":1}"#)
-        };
-        assert_eq!(parsed(&format!("{header}<|message|>{{\"a\":1}}<|call|>")), [call], "{header}");
-    }
-}
-
-#[test]
-fn a_malformed_header_loses_no_text() {
-    let long = "word ".repeat(60);
-    let cases = [
-        ("<|message|>no channel<|return|>", "no channel"),
-        ("hello<|return|>", "hello"),
-        ("hello", "hello"),
-        ("<|channel|>final hello<|return|>", "final hello"),
-        ("<|channel|>musings<|message|>deep<|return|>", "deep"),
-        ("<|channel|>final<|message|>a<|message|>b<|return|>", "ab"),
-        (&long, &long),
-    ];
-    for (answer, text) in cases {
-        assert_eq!(parsed(answer), [Message::assistant(Channel::Final, text)], "{answer}");
-    }
-    // A channel without a start begins a message all the same.
-    assert_eq!(
-        parsed("<|channel|>analysis<|message|>a<|channel|>final<|message|>b<|return|>"),
-        [Message::assistant(Channel::Analysis, "a"), Message::assistant(Channel::Final, "b")]
-    );
-    assert_eq!(parsed("<|end|><|start|>assistant<|return|>"), []);
-}
-
-#[test]
 fn a_character_split_over_tokens_comes_whole() {
     let (deltas, _) = parse_ids(&ids("<|channel|>final<|message|>🦀🦀<|return|>"));
     let texts: String = deltas.iter().map(|delta| delta.text.as_str()).collect();
     assert_eq!(texts, "🦀🦀");
     assert!(deltas.iter().all(|delta| !delta.text.contains('\u{fffd}')));
+}
+
+#[test]
+fn efforts_are_three_words() {
+    for effort in [Effort::Low, Effort::Medium, Effort::High] {
+        assert_eq!(effort.name().parse(), Ok(effort));
+        let text = SystemPrompt { effort, date: None }.message().content;
+        assert!(text.contains(&format!("\nReasoning: {}\n", effort.name())), "{text}");
+    }
+    let error = "xhigh".parse::<Effort>().unwrap_err().to_string();
+    assert_eq!(error, "effort is \"xhigh\", expected low, medium or high");
+}
+
+#[test]
+fn a_cut_answer_is_continued_token_by_token() {
+    let history = [system(Effort::Low), user("What is 2 + 2?")];
+    let whole =
+        ids("<|channel|>analysis<|message|>Sum 🦀.<|end|><|start|>assistant<|channel|>final\
+                     <|message|>It is 4.<|return|>");
+    let expected = parse_ids(&whole);
+    let prompt = render(&history, &tokenizer()).unwrap();
+    for cut in 0..whole.len() {
+        let mut parser = Parser::default();
+        let mut deltas = Vec::new();
+        for &id in &whole[..cut] {
+            deltas.extend(parser.push(id, &tokenizer()).unwrap());
+        }
+        assert!(!parser.is_complete(), "{cut}");
+        let ids = render_continuation(&history, &whole[..cut], &tokenizer()).unwrap();
+        assert_eq!(ids, [&prompt, &whole[..cut]].concat());
+        for &id in &whole[cut..] {
+            deltas.extend(parser.push(id, &tokenizer()).unwrap());
+        }
+        assert!(parser.is_complete());
+        let (rest, messages) = parser.finish();
+        deltas.extend(rest);
+        assert_eq!((deltas, messages), expected);
+    }
 }
 
 proptest! {

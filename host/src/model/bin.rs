@@ -15,13 +15,13 @@ use super::snapshot::split_rows;
 use super::weights::{Bytes, Dtype, ExpertWeights, Experts, Layer, Linear, Matrix, Store, Weights};
 
 /// Which of the three variants of equal size a `.bin` is; the file does not say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum BinLayout {
-    /// As the reference runtimes read it, and as [`crate::export`] writes it.
+    /// As the reference runtimes read it, and as export writes it.
     #[default]
     Ups,
-    /// From the exporter of the gfx1151 port: router `[hidden, experts]`, second expert product
-    /// `[experts, intermediate, hidden]`.
+    /// From the exporter of the gfx1151 port: router [hidden, experts], second expert product
+    /// [experts, intermediate, hidden].
     Lhl,
     /// Embedding and unembedding exchanged, as the MI250 exporter does at random.
     Swapped,
@@ -190,6 +190,8 @@ pub fn parse_header(header: &[u8; HEADER_BYTES]) -> Result<ModelConfig, String> 
             beta_fast: BETA_FAST,
             beta_slow: BETA_SLOW,
             original_context: size("initial_context_length", 10)?,
+            truncate: false,
+            attention_factor: None,
         },
         rms_norm_eps: RMS_NORM_EPS,
         swiglu_limit: float(14),

@@ -1,23 +1,56 @@
 //! `config.json`: Hugging Face's, old and new, and the one of OpenAI's `original/` files.
+//!
+//! A key that changes what transformers 5.24 computes for gpt-oss is obeyed or refused by name.
+//! All others are ignored, as transformers ignores them: what training, saving and generating
+//! need (`attention_dropout`, `initializer_range`, `use_cache`, token ids, dtypes, labels), and
+//! whatever nobody has heard of.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use shared::model::{ModelConfig, Rope};
+use shared::model::ModelConfig;
 
 use super::error::ModelError;
+use super::pad::Widths;
+
+mod rope;
 
 /// A wrong value in the file: the message, without the file's name.
 type Reason = String;
 
+/// What a `config.json` says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Described {
+    /// Hyper-parameters, checked; widths are padded to multiples of 32.
+    pub config: ModelConfig,
+    /// The widths of the tensors.
+    pub widths: Widths,
+    /// The projections of attention have biases.
+    pub attention_bias: bool,
+    /// The unembedding is the embedding where only one of them is there.
+    pub tied: bool,
+}
+
+impl Described {
+    /// The usual model of `config`.
+    pub fn of(mut config: ModelConfig) -> Described {
+        let widths = Widths::pad(&mut config);
+        Described { config, widths, attention_bias: true, tied: false }
+    }
+}
+
 /// Reads and checks `config.json`.
-pub(crate) fn read(path: &Path) -> Result<ModelConfig, ModelError> {
+pub(crate) fn read(path: &Path) -> Result<Described, ModelError> {
     let text = std::fs::read_to_string(path).map_err(ModelError::io(path))?;
-    parse(&text).map_err(|reason| ModelError::file(path, reason))
+    describe(&text).map_err(|reason| ModelError::file(path, reason))
 }
 
 /// Reads and checks the text of a `config.json`; the error is one line.
 pub fn parse(text: &str) -> Result<ModelConfig, Reason> {
+    describe(text).map(|described| described.config)
+}
+
+fn describe(text: &str) -> Result<Described, Reason> {
     let root: Value = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
     let Value::Object(root) = root else {
         return Err("not a JSON object".to_owned());
@@ -29,7 +62,9 @@ pub fn parse(text: &str) -> Result<ModelConfig, Reason> {
         Keys(quantization).must_equal("quant_method", &["mxfp4"])?;
     }
 
-    let rope = rope(&keys)?;
+    refuse_other_numbers(&keys)?;
+
+    let rope = rope::rope(&keys)?;
     let num_hidden_layers = keys.size(&["num_hidden_layers"])?;
     let head_dim = keys.size(&["head_dim"])?;
     let max_position_embeddings = match keys.find_size(&["max_position_embeddings"])? {
@@ -37,7 +72,8 @@ pub fn parse(text: &str) -> Result<ModelConfig, Reason> {
         // OpenAI's own files leave it out: the context that YaRN stretches to.
         None => (rope.original_context as f64 * f64::from(rope.factor).max(1.0)) as usize,
     };
-    let config = ModelConfig {
+    let windowed_layers = windowed_layers(&keys, num_hidden_layers)?;
+    let mut config = ModelConfig {
         vocab_size: keys.size(&["vocab_size"])?,
         hidden_size: keys.size(&["hidden_size"])?,
         num_hidden_layers,
@@ -47,89 +83,45 @@ pub fn parse(text: &str) -> Result<ModelConfig, Reason> {
         intermediate_size: keys.size(&["intermediate_size"])?,
         num_local_experts: keys.size(&["num_local_experts", "num_experts"])?,
         num_experts_per_tok: keys.size(&["num_experts_per_tok", "experts_per_token"])?,
-        sliding_window: keys.size(&["sliding_window"])?,
-        windowed_layers: windowed_layers(&keys, num_hidden_layers)?,
+        sliding_window: match keys.find_size(&["sliding_window"])? {
+            None if windowed_layers == 0 => max_position_embeddings,
+            None => return Err("sliding_window is missing, and layers need it".to_owned()),
+            Some(window) => window,
+        },
+        windowed_layers,
         max_position_embeddings,
         rope,
         rms_norm_eps: keys.find_number(&["rms_norm_eps"])?.unwrap_or(1e-5) as f32,
         swiglu_limit: keys.find_number(&["swiglu_limit"])?.unwrap_or(7.0) as f32,
     };
+    let widths = Widths::pad(&mut config);
     config.check().map_err(|e| e.to_string())?;
-    Ok(config)
+    let attention_bias = keys.flag("attention_bias")?.unwrap_or(true);
+    let tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
+    Ok(Described { config, widths, attention_bias, tied })
 }
 
-/// Where the context length before extension is found.
-const CONTEXT_KEYS: [&str; 2] = ["original_max_position_embeddings", "initial_context_length"];
-
-/// Rotary parameters: nested under `rope_parameters` (transformers 5) or `rope_scaling`, or flat
-/// with OpenAI's names.
-fn rope(keys: &Keys<'_>) -> Result<Rope, Reason> {
-    let nested = match keys.object("rope_parameters")? {
-        Some(new) => Some(new),
-        None => keys.object("rope_scaling")?,
-    };
-    let theta = nested.map(|n| Keys(n).find_number(&["rope_theta"])).transpose()?.flatten();
-    let theta = match theta {
-        Some(theta) => theta,
-        None => keys.number(&["rope_theta"])?,
-    } as f32;
-    let Some(nested) = nested else {
-        return flat_rope(keys, theta);
-    };
-
-    let nested = Keys(nested);
-    let kind = nested.text("rope_type")?.or(nested.text("type")?);
-    match kind {
-        Some("yarn") => {}
-        Some("default") => {
-            let original_context = keys.size(&["max_position_embeddings"])?;
-            return Ok(Rope {
-                theta,
-                factor: 1.0,
-                beta_fast: 32.0,
-                beta_slow: 1.0,
-                original_context,
-            });
-        }
-        other => {
-            let got = other.unwrap_or("absent");
-            return Err(format!("rope_type is {got}, expected yarn or default"));
-        }
+/// Refuses values that change the numbers in a way that no engine computes.
+fn refuse_other_numbers(keys: &Keys<'_>) -> Result<(), Reason> {
+    const SWIGLU_ALPHA: f64 = 1.702;
+    if let Some(alpha) = keys.find_number(&["swiglu_alpha"])?
+        && alpha != SWIGLU_ALPHA
+    {
+        return Err(format!("swiglu_alpha is {alpha}, expected {SWIGLU_ALPHA}"));
     }
-    let factor = nested.number(&["factor"])? as f32;
-    // Transformers rounds the correction range to whole frequencies unless told not to.
-    if nested.0.get("truncate") != Some(&Value::Bool(false)) {
-        let got = shown(nested.0.get("truncate"));
-        return Err(format!("the rope parameter truncate is {got}, expected false"));
+    if let Some((name, value)) = keys.find(&["per_layer_config"]) {
+        return Err(format!("{name} is {}, expected the same for all layers", shown(Some(value))));
     }
-    let expected = 0.1 * f64::from(factor).max(1.0).ln() + 1.0;
-    if let Some(attention) = nested.find_number(&["attention_factor"])?
-        && (attention - expected).abs() > 1e-6
+    // One number under two names: transformers takes the second.
+    if let (Some(local), Some(experts)) =
+        (keys.find_size(&["num_local_experts"])?, keys.find_size(&["num_experts"])?)
+        && local != experts
     {
         return Err(format!(
-            "the rope parameter attention_factor is {attention}, expected {expected}"
+            "num_local_experts is {local} and num_experts is {experts}, expected the same number"
         ));
     }
-    Ok(Rope {
-        theta,
-        factor,
-        beta_fast: nested.find_number(&["beta_fast"])?.unwrap_or(32.0) as f32,
-        beta_slow: nested.find_number(&["beta_slow"])?.unwrap_or(1.0) as f32,
-        original_context: match nested.find_size(&CONTEXT_KEYS)? {
-            Some(context) => context,
-            None => keys.size(&["initial_context_length", "max_position_embeddings"])?,
-        },
-    })
-}
-
-fn flat_rope(keys: &Keys<'_>, theta: f32) -> Result<Rope, Reason> {
-    Ok(Rope {
-        theta,
-        factor: keys.number(&["rope_scaling_factor"])? as f32,
-        beta_fast: keys.find_number(&["rope_ntk_beta"])?.unwrap_or(32.0) as f32,
-        beta_slow: keys.find_number(&["rope_ntk_alpha"])?.unwrap_or(1.0) as f32,
-        original_context: keys.size(&["initial_context_length"])?,
-    })
+    Ok(())
 }
 
 /// Bit `l` says whether layer `l` is windowed: by `layer_types`, else every even layer.
@@ -231,6 +223,16 @@ impl<'a> Keys<'a> {
         }
     }
 
+    fn flag(&self, name: &str) -> Result<Option<bool>, Reason> {
+        match self.find(&[name]) {
+            None => Ok(None),
+            Some((_, &Value::Bool(flag))) => Ok(Some(flag)),
+            Some((_, value)) => {
+                Err(format!("{name} is {}, expected true or false", shown(Some(value))))
+            }
+        }
+    }
+
     fn text(&self, name: &str) -> Result<Option<&'a str>, Reason> {
         match self.find(&[name]) {
             None => Ok(None),
@@ -286,10 +288,13 @@ pub(crate) fn to_json(config: &ModelConfig, mxfp4: bool) -> Value {
             "factor": decimal(config.rope.factor),
             "beta_fast": decimal(config.rope.beta_fast),
             "beta_slow": decimal(config.rope.beta_slow),
-            "truncate": false,
+            "truncate": config.rope.truncate,
             "original_max_position_embeddings": config.rope.original_context,
         },
     });
+    if let Some(factor) = config.rope.attention_factor {
+        root["rope_scaling"]["attention_factor"] = json!(factor);
+    }
     if mxfp4 {
         root["quantization_config"] = json!({
             "quant_method": "mxfp4",

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use half::f16;
 use shared::{bf16, mxfp4};
 
 use super::weights::{Dtype, ExpertWeights, Experts, Matrix};
@@ -17,6 +18,11 @@ fn widen<'a>(dtype: Dtype, bytes: &[u8], out: impl Iterator<Item = &'a mut f32>)
         Dtype::Bf16 => {
             for (out, &bytes) in out.zip(bytes.as_chunks().0) {
                 *out = bf16::to_f32(u16::from_le_bytes(bytes));
+            }
+        }
+        Dtype::F16 => {
+            for (out, &bytes) in out.zip(bytes.as_chunks().0) {
+                *out = f16::from_le_bytes(bytes).to_f32();
             }
         }
     }

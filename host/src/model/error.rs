@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::FilesError;
+use crate::terminal;
+
 /// Why a model was refused; displayed, each is one line that names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The file could not be opened, mapped, read or written.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}", path = terminal::path(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -14,7 +17,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// The file is not what it should be: its size, its header, its JSON.
-    #[error("{path}: {reason}", path = path.display())]
+    #[error("{path}: {reason}", path = terminal::path(path))]
     File {
         /// The file or folder.
         path: PathBuf,
@@ -22,7 +25,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A tensor has the wrong dtype or shape.
-    #[error("{path}: tensor {name} is {got}, expected {expected}", path = path.display())]
+    #[error("{path}: tensor {} is {got}, expected {expected}", terminal::line(name), path = terminal::path(path))]
     Tensor {
         /// The file that holds the tensor.
         path: PathBuf,
@@ -34,7 +37,7 @@ pub enum ModelError {
         expected: String,
     },
     /// The set of tensors is not the one the configuration calls for.
-    #[error("{path}: {count} {what}: {}", names.join(", "), path = path.display())]
+    #[error("{path}: {count} {what}: {}", terminal::line(&names.join(", ")), path = terminal::path(path))]
     Tensors {
         /// The folder of the model.
         path: PathBuf,
@@ -46,14 +49,17 @@ pub enum ModelError {
         names: Vec<String>,
     },
     /// The user asked to stop.
-    #[error("{path}: interrupted, nothing was written", path = path.display())]
+    #[error("{path}: interrupted, nothing was written", path = terminal::path(path))]
     Interrupted {
         /// What was being written.
         path: PathBuf,
     },
+    /// The output was refused or cannot be put in place.
+    #[error(transparent)]
+    Output(#[from] FilesError),
     /// A value that must be finite is not.
-    #[error("{path}: tensor {name} holds {value} at index {index}, expected finite values",
-        path = path.display())]
+    #[error("{path}: tensor {} holds {value} at index {index}, expected finite values",
+        terminal::line(name), path = terminal::path(path))]
     NonFinite {
         /// The file that holds the tensor.
         path: PathBuf,
@@ -76,7 +82,8 @@ impl ModelError {
     /// A [`ModelError::File`] at `path`.
     pub(crate) fn file(path: &Path, reason: impl ToString) -> ModelError {
         // A reason taken from elsewhere may hold a file's text: keep the message one short line.
-        let reason: String = reason.to_string().replace(['\n', '\r'], " ");
+        let reason = reason.to_string().replace(['\n', '\r'], " ");
+        let reason = terminal::line(&reason).into_owned();
         let reason = match reason.char_indices().nth(300) {
             Some((end, _)) => format!("{}...", &reason[..end]),
             None => reason,

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use half::f16;
 use safetensors::tensor::{Dtype as StDtype, Metadata};
 use serde_json::Value;
 use shared::bf16;
@@ -32,12 +33,13 @@ pub(crate) type Tensors = BTreeMap<String, Tensor>;
 pub(crate) fn open(dir: &Path) -> Result<Tensors, ModelError> {
     let index = dir.join("model.safetensors.index.json");
     let single = dir.join("model.safetensors");
-    if index.is_file() {
-        open_indexed(dir, &index)
-    } else if single.exists() {
+    // The single file first, as in transformers: an index beside it is what another save left.
+    if single.exists() {
         let mut tensors = Tensors::new();
         open_file(&single, &mut tensors)?;
         Ok(tensors)
+    } else if index.is_file() {
+        open_indexed(dir, &index)
     } else {
         Err(ModelError::file(
             dir,
@@ -184,6 +186,9 @@ pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
             .iter()
             .map(|&b: &[u8; 2]| bf16::to_f32(u16::from_le_bytes(b)))
             .collect(),
+        Dtype::F16 => {
+            bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| f16::from_le_bytes(b).to_f32()).collect()
+        }
     }
 }
 
@@ -206,12 +211,13 @@ impl Tensor {
     pub fn float(&self, name: &str, shape: &[usize]) -> Result<Dtype, ModelError> {
         let dtype = match self.dtype {
             StDtype::BF16 => Some(Dtype::Bf16),
+            StDtype::F16 => Some(Dtype::F16),
             StDtype::F32 => Some(Dtype::F32),
             _ => None,
         };
         match dtype {
             Some(dtype) if self.shape == shape => Ok(dtype),
-            _ => Err(self.error(name, format!("BF16 or F32 {shape:?}"))),
+            _ => Err(self.error(name, format!("BF16, F16 or F32 {shape:?}"))),
         }
     }
 

@@ -3,29 +3,25 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use shared::model::ModelConfig;
 use shared::mxfp4;
 
-use super::config;
+use super::config::{self, Described};
 use super::error::ModelError;
 use super::names::{ExpertNames, HUGGING_FACE, Names, ORIGINAL, Qkv};
+use super::pad::Width;
 use super::shards::{self, Tensor, Tensors};
 use super::weights::{ExpertWeights, Experts, Layer, Linear, Matrix, Weights};
 
 /// Maps and checks the snapshot in `dir`.
 pub(crate) fn load(dir: &Path) -> Result<Weights, ModelError> {
-    let config_path = dir.join("config.json");
-    if !config_path.is_file() {
-        return Err(ModelError::file(dir, "config.json is not there, expected a model snapshot"));
-    }
-    assemble(dir, config::read(&config_path)?, shards::open(dir)?)
+    assemble(dir, config::read(&dir.join("config.json"))?, shards::open(dir)?)
 }
 
 /// The model that `tensors` make; messages about their names speak of `dir`.
 pub(crate) fn assemble(
     dir: &Path,
-    config: ModelConfig,
-    tensors: Tensors,
+    described: Described,
+    mut tensors: Tensors,
 ) -> Result<Weights, ModelError> {
     let names = if tensors.contains_key(HUGGING_FACE.embedding)
         || tensors.keys().any(|name| name.starts_with(HUGGING_FACE.block))
@@ -39,14 +35,16 @@ pub(crate) fn assemble(
         let found: Vec<String> = tensors.into_keys().collect();
         return Err(ModelError::tensors(dir, "unknown tensors", &found));
     };
-    let mut reader = Reader { dir, config: &config, names, tensors };
+    // Buffers that some versions of transformers save; they follow from the configuration.
+    tensors.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
+    let mut reader = Reader { dir, described: &described, names, tensors };
     reader.check_names()?;
     reader.read()
 }
 
 struct Reader<'a> {
     dir: &'a Path,
-    config: &'a ModelConfig,
+    described: &'a Described,
     names: &'static Names,
     tensors: Tensors,
 }
@@ -73,18 +71,26 @@ impl Reader<'_> {
     fn expected(&self) -> Vec<String> {
         let names = self.names;
         let block = &names.in_block;
-        let mut expected: Vec<String> =
-            [names.embedding, names.unembedding, names.norm].map(String::from).into();
-        for layer in 0..self.config.num_hidden_layers {
+        let ends = [names.embedding, names.unembedding];
+        let tied = self.described.tied && ends.iter().any(|name| self.tensors.contains_key(*name));
+        let mut expected = vec![names.norm.to_owned()];
+        for name in ends {
+            if !tied || self.tensors.contains_key(name) {
+                expected.push(name.to_owned());
+            }
+        }
+        for layer in 0..self.described.config.num_hidden_layers {
             let of = |part| names.of(layer, part);
             expected.extend([of(block.attn_norm), of(block.sinks), of(block.mlp_norm)]);
-            match &block.qkv {
-                Qkv::Split(parts) => {
-                    expected.extend(parts.iter().flat_map(|part| names.linear(layer, part)));
-                }
-                Qkv::Fused(part) => expected.extend(names.linear(layer, part)),
+            let qkv = match &block.qkv {
+                Qkv::Split(parts) => parts.as_slice(),
+                Qkv::Fused(part) => std::slice::from_ref(part),
+            };
+            for part in qkv.iter().chain([&block.o]) {
+                let [weight, bias] = names.linear(layer, part);
+                expected.push(weight);
+                expected.extend(self.described.attention_bias.then_some(bias));
             }
-            expected.extend(names.linear(layer, block.o));
             expected.extend(names.linear(layer, block.router));
             for product in [&block.gate_up, &block.down] {
                 if self.is_mxfp4(layer, product) {
@@ -115,98 +121,159 @@ impl Reader<'_> {
         self.take(name)?.vector(name, shape)
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix, ModelError> {
-        self.take(name)?.matrix(name, rows, cols)
+    /// The scale of an RMSNorm.
+    fn norm(&mut self, name: &str) -> Result<Vec<f32>, ModelError> {
+        let widths = &self.described.widths;
+        Ok(widths.norm(self.vector(name, &[widths.hidden])?))
+    }
+
+    fn matrix(&mut self, name: &str, rows: Width, cols: Width) -> Result<Matrix, ModelError> {
+        let widths = &self.described.widths;
+        let matrix = self.take(name)?.matrix(name, widths.stored(rows), widths.stored(cols))?;
+        Ok(widths.matrix(matrix, rows, cols))
     }
 
     fn linear(
         &mut self,
         layer: usize,
         part: &str,
-        rows: usize,
-        cols: usize,
+        rows: Width,
+        cols: Width,
     ) -> Result<Linear, ModelError> {
+        let widths = &self.described.widths;
         let [weight, bias] = self.names.linear(layer, part);
-        Ok(Linear { weight: self.matrix(&weight, rows, cols)?, bias: self.vector(&bias, &[rows])? })
+        let bias = self.vector(&bias, &[widths.stored(rows)])?;
+        let weight = self.matrix(&weight, rows, cols)?;
+        Ok(Linear { weight, bias: widths.vector(bias, rows) })
+    }
+
+    /// A projection of attention, whose bias is zero where the model has none.
+    fn projection(
+        &mut self,
+        layer: usize,
+        part: &str,
+        rows: Width,
+        cols: Width,
+    ) -> Result<Linear, ModelError> {
+        if self.described.attention_bias {
+            return self.linear(layer, part, rows, cols);
+        }
+        let [weight, _] = self.names.linear(layer, part);
+        let weight = self.matrix(&weight, rows, cols)?;
+        Ok(Linear { bias: vec![0.0; weight.rows], weight })
     }
 
     fn experts(
         &mut self,
         layer: usize,
         product: &ExpertNames,
-        rows: usize,
-        cols: usize,
+        rows: Width,
+        cols: Width,
     ) -> Result<Experts, ModelError> {
-        let count = self.config.num_local_experts;
+        let Described { config, widths, .. } = self.described;
+        let count = config.num_local_experts;
+        let (n, k) = (widths.stored(rows), widths.stored(cols));
         let names = self.names;
         let weights = if self.is_mxfp4(layer, product) {
+            if !widths.are_whole() {
+                return Err(ModelError::file(
+                    self.dir,
+                    format!(
+                        "hidden_size is {} and intermediate_size {}, expected multiples of 32 for \
+                         experts in MXFP4",
+                        widths.hidden, widths.inner
+                    ),
+                ));
+            }
             let [blocks, scales] =
                 [product.blocks, product.scales].map(|part| names.of(layer, part));
-            let per_row = cols / mxfp4::BLOCK;
+            let per_row = k / mxfp4::BLOCK;
             ExpertWeights::Mxfp4 {
                 blocks: self
                     .take(&blocks)?
-                    .bytes(&blocks, &[count, rows, per_row, mxfp4::BLOCK_BYTES])?,
-                scales: self.take(&scales)?.bytes(&scales, &[count, rows, per_row])?,
+                    .bytes(&blocks, &[count, n, per_row, mxfp4::BLOCK_BYTES])?,
+                scales: self.take(&scales)?.bytes(&scales, &[count, n, per_row])?,
             }
         } else {
             let name = names.of(layer, product.dense);
             let tensor = self.take(&name)?;
             if names.in_block.in_out {
-                ExpertWeights::InOut(tensor.float(&name, &[count, cols, rows])?, tensor.data)
+                ExpertWeights::InOut(tensor.float(&name, &[count, k, n])?, tensor.data)
             } else {
-                ExpertWeights::OutIn(tensor.float(&name, &[count, rows, cols])?, tensor.data)
+                ExpertWeights::OutIn(tensor.float(&name, &[count, n, k])?, tensor.data)
             }
         };
-        let bias = self.vector(&names.of(layer, product.bias), &[count, rows])?;
-        Ok(Experts { count, rows, cols, weights, bias })
+        let bias = self.vector(&names.of(layer, product.bias), &[count, n])?;
+        Ok(widths.experts(Experts { count, rows: n, cols: k, weights, bias }, rows, cols))
     }
 
     fn qkv(&mut self, layer: usize) -> Result<[Linear; 3], ModelError> {
-        let hidden = self.config.hidden_size;
-        let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
+        let config = &self.described.config;
+        let (q, kv) = (config.q_dim(), config.kv_dim());
         match &self.names.in_block.qkv {
             Qkv::Split(parts) => Ok([
-                self.linear(layer, parts[0], q, hidden)?,
-                self.linear(layer, parts[1], kv, hidden)?,
-                self.linear(layer, parts[2], kv, hidden)?,
+                self.projection(layer, parts[0], Width::Other(q), Width::Hidden)?,
+                self.projection(layer, parts[1], Width::Other(kv), Width::Hidden)?,
+                self.projection(layer, parts[2], Width::Other(kv), Width::Hidden)?,
             ]),
             Qkv::Fused(part) => {
-                let fused = self.linear(layer, part, q + 2 * kv, hidden)?;
+                let fused =
+                    self.projection(layer, part, Width::Other(q + 2 * kv), Width::Hidden)?;
                 Ok(split_rows(&fused, [q, kv, kv]))
             }
         }
     }
 
     fn layer(&mut self, layer: usize) -> Result<Layer, ModelError> {
-        let ModelConfig { hidden_size, intermediate_size, num_attention_heads, .. } = *self.config;
+        let config = &self.described.config;
         let block = &self.names.in_block;
         let of = |part| self.names.of(layer, part);
         let (attn_norm, sinks, mlp_norm) =
             (of(block.attn_norm), of(block.sinks), of(block.mlp_norm));
+        let (q_dim, experts) =
+            (Width::Other(config.q_dim()), Width::Other(config.num_local_experts));
         let [q, k, v] = self.qkv(layer)?;
         Ok(Layer {
-            attn_norm: self.vector(&attn_norm, &[hidden_size])?,
+            attn_norm: self.norm(&attn_norm)?,
             q,
             k,
             v,
-            sinks: self.vector(&sinks, &[num_attention_heads])?,
-            o: self.linear(layer, block.o, hidden_size, self.config.q_dim())?,
-            mlp_norm: self.vector(&mlp_norm, &[hidden_size])?,
-            router: self.linear(layer, block.router, self.config.num_local_experts, hidden_size)?,
-            gate_up: self.experts(layer, &block.gate_up, 2 * intermediate_size, hidden_size)?,
-            down: self.experts(layer, &block.down, hidden_size, intermediate_size)?,
+            sinks: self.vector(&sinks, &[config.num_attention_heads])?,
+            o: self.projection(layer, block.o, Width::Hidden, q_dim)?,
+            mlp_norm: self.norm(&mlp_norm)?,
+            router: self.linear(layer, block.router, experts, Width::Hidden)?,
+            gate_up: self.experts(layer, &block.gate_up, Width::Pairs, Width::Hidden)?,
+            down: self.experts(layer, &block.down, Width::Hidden, Width::Inner)?,
         })
     }
 
+    /// A matrix `[vocab, hidden]`; `None` when it is not there, being the other one.
+    fn end(&mut self, name: &str) -> Result<Option<Matrix>, ModelError> {
+        let vocab = Width::Other(self.described.config.vocab_size);
+        let found = self.tensors.contains_key(name);
+        found.then(|| self.matrix(name, vocab, Width::Hidden)).transpose()
+    }
+
     fn read(&mut self) -> Result<Weights, ModelError> {
-        let ModelConfig { vocab_size, hidden_size, num_hidden_layers, .. } = *self.config;
+        let Names { embedding, unembedding, norm, .. } = *self.names;
+        // Two that differ stay two, tied or not, as in transformers.
+        let (embedding, unembedding) = match (self.end(embedding)?, self.end(unembedding)?) {
+            (Some(embedding), Some(unembedding)) => (embedding, unembedding),
+            (Some(both), None) | (None, Some(both)) => (both.clone(), both),
+            (None, None) => {
+                let names = [embedding, unembedding].map(String::from);
+                return Err(ModelError::tensors(self.dir, "missing tensors", &names));
+            }
+        };
+        let config = self.described.config.clone();
         Ok(Weights {
-            config: self.config.clone(),
-            embedding: self.matrix(self.names.embedding, vocab_size, hidden_size)?,
-            layers: (0..num_hidden_layers).map(|l| self.layer(l)).collect::<Result<_, _>>()?,
-            norm: self.vector(self.names.norm, &[hidden_size])?,
-            unembedding: self.matrix(self.names.unembedding, vocab_size, hidden_size)?,
+            embedding,
+            layers: (0..config.num_hidden_layers)
+                .map(|l| self.layer(l))
+                .collect::<Result<_, _>>()?,
+            norm: self.norm(norm)?,
+            unembedding,
+            config,
         })
     }
 }

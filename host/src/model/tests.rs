@@ -11,6 +11,7 @@ use super::*;
 
 mod bin_files;
 mod configs;
+mod places;
 mod snapshots;
 
 /// A reference model of `tests/data`.

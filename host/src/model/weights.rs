@@ -37,6 +37,12 @@ impl Bytes {
         (range.start <= range.end && range.end <= store.len()).then_some(Bytes { store, range })
     }
 
+    /// All bytes of `store`.
+    pub fn whole(store: Arc<Store>) -> Bytes {
+        let range = 0..store.len();
+        Bytes { store, range }
+    }
+
     /// A part of these bytes, `range` counted from their start; `None` when it leaves them.
     pub fn slice(&self, range: Range<usize>) -> Option<Bytes> {
         let start = self.range.start.checked_add(range.start)?;
@@ -54,12 +60,14 @@ impl Deref for Bytes {
 }
 
 /// How a dense element is stored, little-endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Dtype {
     /// 4 bytes.
     F32,
     /// 2 bytes.
     Bf16,
+    /// 2 bytes, IEEE 754 binary16.
+    F16,
 }
 
 impl Dtype {
@@ -67,7 +75,7 @@ impl Dtype {
     pub const fn size(self) -> usize {
         match self {
             Dtype::F32 => 4,
-            Dtype::Bf16 => 2,
+            Dtype::Bf16 | Dtype::F16 => 2,
         }
     }
 }

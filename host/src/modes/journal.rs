@@ -1,26 +1,35 @@
 //! The getp output file, written so that nothing finished is ever lost.
 //!
-//! The output has one line of ids per request, in request order; a line is written as soon as all
-//! before it are. Every finished request goes first to a journal beside the output, in whatever
-//! order they finish, as one `write` each: an interrupt, a kill or a full disk costs only the
-//! requests in flight. A later run with the same job takes the finished ones from the journal. The
-//! journal goes when the output is whole, so its presence means that the output is not.
+//! Every finished request goes to a journal beside the output, in whatever order they finish, as
+//! one `write` each: an interrupt, a kill or a full disk costs only the requests in flight. Records
+//! are forced to the disk at most every [`SYNC_EVERY`], so that a power cut costs those of the last
+//! moments too. When all are there, the output (a line of ids per request, in request order) is
+//! written under another name and takes its place at once: whatever the file held before stays
+//! until then. The journal goes last, so its presence means that the output is not whole.
+//!
+//! A later run of the same job takes the finished requests from the journal; [`JobKey`] says what
+//! makes two jobs the same. Without a journal, an output is recognised as finished by its lines,
+//! which tell the prompts' lengths and `-n`, but neither the model nor the sampling.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+mod job;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// First line of every journal.
-const MAGIC: &str = "gptoss getp journal 1";
+use crate::files::{self, AtomicFile, FilesError, Target};
+pub use job::{JobKey, file_stamp, model_stamp};
+
+/// First line of every journal; the number counts its formats.
+const MAGIC: &str = "gptoss getp journal 2";
 /// Ends the description of the job.
 const HEADER_END: &str = "--";
-
-/// What determines the output of a job, as names and values; the journal of another job is
-/// refused.
-pub type JobKey = Vec<(&'static str, String)>;
-
-/// Tokens of each request, where it is finished.
-type Done = Vec<Option<Vec<u32>>>;
+/// Least time between two records that are forced to the disk.
+pub const SYNC_EVERY: Duration = Duration::from_millis(500);
 
 /// Why the output cannot be written or gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +38,17 @@ pub enum JournalError {
     #[error("{path}: {source}", path = path.display())]
     Io {
         /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The output cannot be made or replaced.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// The file system has no locks, or refused one.
+    #[error("{path} cannot be locked against other runs: {source}", path = path.display())]
+    Lock {
+        /// The journal.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -49,7 +69,7 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// The journal was written by another job.
-    #[error("{path} belongs to another job: {name} is {found:?}, expected {expected:?}", path = path.display())]
+    #[error("{path} belongs to another job: {name} is \"{found}\", expected \"{expected}\"", path = path.display())]
     OtherJob {
         /// The journal.
         path: PathBuf,
@@ -59,6 +79,14 @@ pub enum JournalError {
         found: String,
         /// This job's value.
         expected: String,
+    },
+    /// There is no journal, and the output is not what this job gives.
+    #[error("{path} has no journal to resume from, and is not this job's output: {reason}", path = path.display())]
+    OtherOutput {
+        /// The output.
+        path: PathBuf,
+        /// What is unlike it.
+        reason: String,
     },
     /// A line nobody wrote.
     #[error("{path}: line {line} is no finished request", path = path.display())]
@@ -74,6 +102,14 @@ pub enum JournalError {
         /// The output.
         path: PathBuf,
     },
+    /// The output was ended too early.
+    #[error("{path}: request {request} is not finished", path = path.display())]
+    Missing {
+        /// The output.
+        path: PathBuf,
+        /// The first request without a record.
+        request: usize,
+    },
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> JournalError + '_ {
@@ -81,21 +117,11 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> JournalError + '_ {
 }
 
 /// An output being written.
-pub struct OutputFile {
-    path: PathBuf,
-    output: Box<dyn Write>,
-    journal: Option<Journal>,
-    /// Finished requests that are not in the output yet.
-    done: Done,
-    /// Requests whose line is in the output: all before this one.
-    written: usize,
-}
-
-struct Journal {
-    path: PathBuf,
-    file: File,
-    /// Bytes of whole records.
-    length: u64,
+pub enum OutputFile {
+    /// A regular file.
+    Journaled(Journal),
+    /// A pipe or a device.
+    Streamed(Stream),
 }
 
 /// The journal's name for an output's name.
@@ -115,59 +141,118 @@ pub fn recorded(output: &Path, name: &str) -> Option<String> {
 impl OutputFile {
     /// Lines go to `output` in order, and are kept nowhere else.
     pub fn stream(output: Box<dyn Write>, requests: usize) -> OutputFile {
-        let path = PathBuf::from("standard output");
-        OutputFile { path, output, journal: None, done: vec![None; requests], written: 0 }
+        OutputFile::Streamed(Stream::new(PathBuf::from("standard output"), output, requests))
     }
 
-    /// Creates the output, or with `resume` goes on with an unfinished one.
-    pub fn create(
+    /// Starts the output of `requests` requests. A regular file at `path` keeps its content until
+    /// [`OutputFile::finish`]; what [`files::target`] refuses is refused.
+    pub fn create(path: &Path, requests: usize, job: &JobKey) -> Result<OutputFile, JournalError> {
+        if files::target(path)? == Target::Stream {
+            let stream = Box::new(files::open_stream(path)?);
+            return Ok(OutputFile::Streamed(Stream::new(path.to_owned(), stream, requests)));
+        }
+        check_writable(path)?;
+        Journal::create(path.to_owned(), requests, job).map(OutputFile::Journaled)
+    }
+
+    /// Goes on with an unfinished output; `None` when it is finished. Where there is nothing yet,
+    /// it is started. `is_whole` says whether a request can have ended with these ids.
+    pub fn resume(
         path: &Path,
         requests: usize,
         job: &JobKey,
-        resume: bool,
-    ) -> Result<OutputFile, JournalError> {
-        let regular = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
-        if !regular {
-            if resume {
-                return Err(JournalError::NotRegular { path: path.to_owned() });
-            }
-            let file = OpenOptions::new().write(true).open(path).map_err(io_error(path))?;
-            let stream = OutputFile::stream(Box::new(file), requests);
-            return Ok(OutputFile { path: path.to_owned(), ..stream });
+        is_whole: impl Fn(usize, &[u32]) -> bool,
+    ) -> Result<Option<OutputFile>, JournalError> {
+        let target = files::target(path)?;
+        if target == Target::Stream {
+            return Err(JournalError::NotRegular { path: path.to_owned() });
         }
-        let (journal, done) = Journal::open(journal_path(path), requests, job, resume)?;
-        // The journal holds every line, so that the output is simply written anew.
-        let file = File::create(path).map_err(io_error(path))?;
-        let mut output = OutputFile {
-            path: path.to_owned(),
-            output: Box::new(file),
-            journal: Some(journal),
-            done,
-            written: 0,
-        };
-        output.write_ready()?;
-        Ok(output)
+        if target == Target::Regular && !journal_path(path).exists() {
+            return check_finished(path, requests, is_whole).map(|()| None);
+        }
+        check_writable(path)?;
+        Journal::resume(path.to_owned(), requests, job).map(OutputFile::Journaled).map(Some)
     }
 
     /// Whether a request is finished.
     pub fn is_done(&self, request: usize) -> bool {
-        request < self.written || self.done[request].is_some()
-    }
-
-    /// Records a finished request: when this returns, a kill does not lose it.
-    pub fn record(&mut self, request: usize, tokens: Vec<u32>) -> Result<(), JournalError> {
-        if let Some(journal) = &mut self.journal {
-            journal.append(&format!("{request}:{}\n", spaced(&tokens, " ")))?;
+        match self {
+            OutputFile::Journaled(journal) => journal.records[request].is_some(),
+            OutputFile::Streamed(stream) => stream.is_done(request),
         }
-        self.done[request] = Some(tokens);
-        self.write_ready()
     }
 
-    /// Writes the lines whose turn has come.
-    fn write_ready(&mut self) -> Result<(), JournalError> {
+    /// Records a finished request. In a journal, a kill does not lose it once this returns; a
+    /// power cut may, within about [`SYNC_EVERY`].
+    pub fn record(&mut self, request: usize, tokens: Vec<u32>) -> Result<(), JournalError> {
+        match self {
+            OutputFile::Journaled(journal) => journal.record(request, &tokens),
+            OutputFile::Streamed(stream) => stream.record(request, tokens),
+        }
+    }
+
+    /// Ends an output whose requests are all recorded: from now on the file is whole.
+    pub fn finish(self) -> Result<(), JournalError> {
+        match self {
+            OutputFile::Journaled(journal) => journal.finish(),
+            OutputFile::Streamed(stream) => stream.finish(),
+        }
+    }
+}
+
+/// A file that may not be written must not be replaced either; better said before the work.
+fn check_writable(path: &Path) -> Result<(), JournalError> {
+    match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an output that this job cannot have written.
+fn check_finished(
+    path: &Path,
+    requests: usize,
+    is_whole: impl Fn(usize, &[u32]) -> bool,
+) -> Result<(), JournalError> {
+    let bytes = std::fs::read(path).map_err(io_error(path))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let other = |reason| Err(JournalError::OtherOutput { path: path.to_owned(), reason });
+    let lines = text.lines().count();
+    if lines != requests || !(text.is_empty() || text.ends_with('\n')) {
+        return other(format!("it has {lines} lines, expected {requests} whole ones"));
+    }
+    for (request, line) in text.lines().enumerate() {
+        if !parse_ids(line).is_some_and(|ids| is_whole(request, &ids)) {
+            return other(format!("line {} is no answer to its prompt", request + 1));
+        }
+    }
+    Ok(())
+}
+
+/// Lines written in order as soon as their turn has come.
+pub struct Stream {
+    path: PathBuf,
+    output: Box<dyn Write>,
+    /// Finished requests that wait for an earlier one.
+    waiting: Vec<Option<Vec<u32>>>,
+    /// Requests whose line is in the output: all before this one.
+    written: usize,
+}
+
+impl Stream {
+    fn new(path: PathBuf, output: Box<dyn Write>, requests: usize) -> Stream {
+        Stream { path, output, waiting: vec![None; requests], written: 0 }
+    }
+
+    fn is_done(&self, request: usize) -> bool {
+        request < self.written || self.waiting[request].is_some()
+    }
+
+    fn record(&mut self, request: usize, tokens: Vec<u32>) -> Result<(), JournalError> {
+        self.waiting[request] = Some(tokens);
         let mut text = String::new();
-        while let Some(tokens) = self.done.get_mut(self.written).and_then(Option::take) {
-            text += spaced(&tokens, "").trim_start();
+        while let Some(tokens) = self.waiting.get_mut(self.written).and_then(Option::take) {
+            text += spaced(&tokens).trim_start();
             text.push('\n');
             self.written += 1;
         }
@@ -175,57 +260,102 @@ impl OutputFile {
         write.map_err(io_error(&self.path))
     }
 
-    /// Ends a whole output. Every request is recorded by now.
-    pub fn finish(self) -> Result<(), JournalError> {
-        let Some(journal) = self.journal else { return Ok(()) };
-        // A full disk may show only now; the journal stays then.
-        let sync = File::open(&self.path).and_then(|file| file.sync_all());
-        sync.map_err(io_error(&self.path))?;
-        std::fs::remove_file(&journal.path).map_err(io_error(&journal.path))
+    fn finish(self) -> Result<(), JournalError> {
+        match self.written {
+            request if request < self.waiting.len() => {
+                Err(JournalError::Missing { path: self.path, request })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// ` 1 2 3`: every id behind a space, and `empty` when there is none.
-fn spaced(tokens: &[u32], empty: &str) -> String {
-    if tokens.is_empty() {
-        return empty.to_owned();
-    }
+/// ` 1 2 3`: every id behind a space.
+fn spaced(tokens: &[u32]) -> String {
     tokens.iter().map(|token| format!(" {token}")).collect()
 }
 
+fn parse_ids(line: &str) -> Option<Vec<u32>> {
+    line.split_whitespace().map(|word| word.parse().ok()).collect()
+}
+
+/// Finished requests in a file of their own.
+pub struct Journal {
+    output: PathBuf,
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole records.
+    length: u64,
+    /// Where in the file the ids of each finished request are, with a space before each.
+    records: Vec<Option<Span>>,
+    synced: Instant,
+}
+
+/// Bytes of a file.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u64,
+    bytes: usize,
+}
+
 impl Journal {
-    /// Opens or creates the journal; the finished requests come with it.
-    fn open(
+    fn create(output: PathBuf, requests: usize, job: &JobKey) -> Result<Journal, JournalError> {
+        let path = journal_path(&output);
+        let mut options = OpenOptions::new();
+        let file = match options.read(true).append(true).create_new(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(JournalError::Unfinished { path });
+            }
+            file => file.map_err(io_error(&path))?,
+        };
+        Journal::new(output, path, file, requests, job)
+    }
+
+    fn resume(output: PathBuf, requests: usize, job: &JobKey) -> Result<Journal, JournalError> {
+        let path = journal_path(&output);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).append(true).create(true).open(&path);
+        let file = file.map_err(io_error(&path))?;
+        Journal::new(output, path, file, requests, job)
+    }
+
+    /// Takes what is in the file, and starts it where that is nothing.
+    fn new(
+        output: PathBuf,
         path: PathBuf,
+        mut file: File,
         requests: usize,
         job: &JobKey,
-        resume: bool,
-    ) -> Result<(Journal, Done), JournalError> {
-        if !resume && path.exists() {
-            return Err(JournalError::Unfinished { path });
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&path)
-            .map_err(io_error(&path))?;
-        if file.try_lock().is_err() {
-            return Err(JournalError::Busy { path });
-        }
+    ) -> Result<Journal, JournalError> {
+        lock(&file, &path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io_error(&path))?;
-        let mut done = vec![None; requests];
-        let length = restore(&path, &bytes, job, &mut done)? as u64;
+        let mut records = vec![None; requests];
+        let length = restore(&path, &bytes, job, &mut records)? as u64;
         // A record cut short by a kill is computed again.
         file.set_len(length).map_err(io_error(&path))?;
-        let mut journal = Journal { path, file, length };
+        let mut journal = Journal { output, path, file, length, records, synced: Instant::now() };
         if length == 0 {
+            let fields = job.fields();
             let header: String =
-                job.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
+                fields.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
             journal.append(&format!("{MAGIC}\n{header}{HEADER_END}\n"))?;
         }
-        Ok((journal, done))
+        journal.sync()?;
+        sync_folder(&journal.path)?;
+        Ok(journal)
+    }
+
+    fn record(&mut self, request: usize, tokens: &[u32]) -> Result<(), JournalError> {
+        let name = format!("{request}:");
+        let ids = spaced(tokens);
+        let start = self.length + name.len() as u64;
+        self.append(&format!("{name}{ids}\n"))?;
+        self.records[request] = Some(Span { start, bytes: ids.len() });
+        if self.synced.elapsed() >= SYNC_EVERY {
+            self.sync()?;
+        }
+        Ok(())
     }
 
     /// Adds a record, whole or not at all.
@@ -238,6 +368,61 @@ impl Journal {
         self.length += record.len() as u64;
         Ok(())
     }
+
+    fn sync(&mut self) -> Result<(), JournalError> {
+        self.file.sync_data().map_err(io_error(&self.path))?;
+        self.synced = Instant::now();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), JournalError> {
+        self.sync()?;
+        self.write_output()?;
+        std::fs::remove_file(&self.path).map_err(io_error(&self.path))?;
+        sync_folder(&self.path)
+    }
+
+    /// Makes the output from the records.
+    fn write_output(&self) -> Result<(), JournalError> {
+        let mut file = AtomicFile::create(&self.output)?;
+        let mut writer = BufWriter::new(&mut file);
+        for (request, record) in self.records.iter().enumerate() {
+            let missing = || JournalError::Missing { path: self.output.clone(), request };
+            let Span { start, bytes } = record.ok_or_else(missing)?;
+            let mut line = vec![0; bytes];
+            self.file.read_exact_at(&mut line, start).map_err(io_error(&self.path))?;
+            line.push(b'\n');
+            let line = line.strip_prefix(b" ").unwrap_or(&line);
+            writer.write_all(line).map_err(io_error(&self.output))?;
+        }
+        writer.flush().map_err(io_error(&self.output))?;
+        drop(writer);
+        // A full disk may show only now; the journal stays then.
+        Ok(file.commit()?)
+    }
+}
+
+/// Takes the journal for this process. Whoever held it before may have finished and removed it
+/// meanwhile: a file without a name is nobody's journal.
+fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => JournalError::Busy { path: path.to_owned() },
+        TryLockError::Error(source) => JournalError::Lock { path: path.to_owned(), source },
+    })?;
+    let ours = file.metadata().map_err(io_error(path))?;
+    match std::fs::metadata(path) {
+        Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => Ok(()),
+        _ => Err(JournalError::Busy { path: path.to_owned() }),
+    }
+}
+
+/// Makes a name that was created or removed last through a power cut.
+fn sync_folder(path: &Path) -> Result<(), JournalError> {
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    Ok(files::sync_folder(folder)?)
 }
 
 /// Takes the finished requests of a journal of `job` and returns the bytes of its whole lines; 0
@@ -246,164 +431,69 @@ fn restore(
     path: &Path,
     bytes: &[u8],
     job: &JobKey,
-    done: &mut [Option<Vec<u32>>],
+    records: &mut [Option<Span>],
 ) -> Result<usize, JournalError> {
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let text = String::from_utf8_lossy(&bytes[..whole]);
-    let mut lines = text.lines().enumerate();
     let damaged = |line: usize| JournalError::Damaged { path: path.to_owned(), line: line + 1 };
-    let header_is_whole = text.lines().any(|line| line == HEADER_END);
-    match lines.next() {
-        Some((_, MAGIC)) if header_is_whole => {}
-        None | Some((_, MAGIC)) => return Ok(0),
-        Some((line, _)) => return Err(damaged(line)),
+    let text = match std::str::from_utf8(&bytes[..whole]) {
+        Ok(text) => text,
+        Err(error) => {
+            let before = &bytes[..error.valid_up_to()];
+            return Err(damaged(before.iter().filter(|&&byte| byte == b'\n').count()));
+        }
+    };
+    let mut lines = text.lines().enumerate();
+    let Some((_, magic)) = lines.next() else {
+        return if MAGIC.as_bytes().starts_with(bytes) { Ok(0) } else { Err(damaged(0)) };
+    };
+    check_magic(path, magic)?;
+    if !text.lines().any(|line| line == HEADER_END) {
+        return Ok(0);
     }
-    for (name, expected) in job {
+    for (name, expected) in job.fields() {
         let (line, text) = lines.next().ok_or_else(|| damaged(0))?;
         let (found_name, found) = text.split_once(' ').ok_or_else(|| damaged(line))?;
-        if (found_name, found) != (name, expected) {
+        if (found_name, found) != (name, &expected) {
             return Err(JournalError::OtherJob {
                 path: path.to_owned(),
-                name: (*name).to_owned(),
+                name: name.to_owned(),
                 found: found.to_owned(),
-                expected: expected.clone(),
+                expected,
             });
         }
     }
     match lines.next() {
         Some((_, HEADER_END)) => {}
-        Some((line, _)) => return Err(damaged(line)),
-        None => return Err(damaged(job.len())),
+        other => return Err(damaged(other.map_or(0, |(line, _)| line))),
     }
-    for (line, text) in lines {
-        let (request, tokens) = parse_record(text).ok_or_else(|| damaged(line))?;
-        *done.get_mut(request).ok_or_else(|| damaged(line))? = Some(tokens);
+    for (line, record) in lines {
+        let (request, ids) = parse_record(record).ok_or_else(|| damaged(line))?;
+        let start = (ids.as_ptr().addr() - text.as_ptr().addr()) as u64;
+        let span = Span { start, bytes: ids.len() };
+        *records.get_mut(request).ok_or_else(|| damaged(line))? = Some(span);
     }
     Ok(whole)
 }
 
-fn parse_record(line: &str) -> Option<(usize, Vec<u32>)> {
-    let (request, tokens) = line.split_once(':')?;
-    let tokens = tokens.split_whitespace().map(|word| word.parse().ok());
-    Some((request.parse().ok()?, tokens.collect::<Option<_>>()?))
+fn check_magic(path: &Path, found: &str) -> Result<(), JournalError> {
+    let name = |line: &str| line.rsplit_once(' ').map(|(name, _)| name.to_owned());
+    if found == MAGIC {
+        return Ok(());
+    }
+    if name(found) != name(MAGIC) {
+        return Err(JournalError::Damaged { path: path.to_owned(), line: 1 });
+    }
+    Err(JournalError::OtherJob {
+        path: path.to_owned(),
+        name: String::from("format"),
+        found: found.escape_debug().to_string(),
+        expected: MAGIC.to_owned(),
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn job(n: &str) -> JobKey {
-        vec![("requests", String::from("4")), ("n", n.to_owned())]
-    }
-
-    fn folder() -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("out.txt");
-        (dir, path)
-    }
-
-    fn read(path: &Path) -> String {
-        std::fs::read_to_string(path).unwrap()
-    }
-
-    const WHOLE: &str = "1 2\n\n5\n7 8 9\n";
-
-    fn finish(mut output: OutputFile) {
-        for (request, tokens) in [(0, vec![1, 2]), (1, vec![]), (2, vec![5]), (3, vec![7, 8, 9])] {
-            if !output.is_done(request) {
-                output.record(request, tokens).unwrap();
-            }
-        }
-        output.finish().unwrap();
-    }
-
-    #[test]
-    fn lines_come_in_request_order_as_soon_as_they_can() {
-        let (_dir, path) = folder();
-        let mut output = OutputFile::create(&path, 4, &job("64"), false).unwrap();
-        output.record(3, vec![7, 8, 9]).unwrap();
-        assert_eq!(read(&path), "");
-        output.record(0, vec![1, 2]).unwrap();
-        assert_eq!(read(&path), "1 2\n");
-        output.record(1, vec![]).unwrap();
-        output.record(2, vec![5]).unwrap();
-        assert_eq!(read(&path), WHOLE);
-        output.finish().unwrap();
-        assert!(!journal_path(&path).exists());
-    }
-
-    #[test]
-    fn a_run_cut_anywhere_resumes_to_the_same_bytes() {
-        let (_dir, path) = folder();
-        let mut output = OutputFile::create(&path, 4, &job("64"), false).unwrap();
-        output.record(3, vec![7, 8, 9]).unwrap();
-        output.record(0, vec![1, 2]).unwrap();
-        drop(output);
-        let journal = std::fs::read(journal_path(&path)).unwrap();
-        let finished = |cut: usize| {
-            journal[..cut].split(|&b| b == b'\n').skip(4).filter(|l| !l.is_empty()).count()
-        };
-        for cut in 0..=journal.len() {
-            std::fs::write(journal_path(&path), &journal[..cut]).unwrap();
-            // Whatever the output holds, the journal decides.
-            std::fs::write(&path, "1 2\n9").unwrap();
-            let output = OutputFile::create(&path, 4, &job("64"), true).unwrap();
-            let kept = (0..4).filter(|&request| output.is_done(request)).count();
-            let torn = usize::from(journal.get(cut.wrapping_sub(1)) != Some(&b'\n'));
-            assert!(kept + torn >= finished(cut), "{kept} kept after a cut at {cut}");
-            finish(output);
-            assert_eq!(read(&path), WHOLE, "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn an_unfinished_run_is_not_overwritten() {
-        let (_dir, path) = folder();
-        drop(OutputFile::create(&path, 4, &job("64"), false).unwrap());
-        let error = OutputFile::create(&path, 4, &job("64"), false).err().unwrap();
-        assert!(error.to_string().contains("--resume"), "{error}");
-    }
-
-    #[test]
-    fn another_job_is_refused_with_what_differs() {
-        let (_dir, path) = folder();
-        drop(OutputFile::create(&path, 4, &job("64"), false).unwrap());
-        assert_eq!(recorded(&path, "n").as_deref(), Some("64"));
-        let error = OutputFile::create(&path, 4, &job("65"), true).err().unwrap().to_string();
-        assert!(error.contains(r#"n is "64", expected "65""#), "{error}");
-    }
-
-    #[test]
-    fn two_runs_do_not_share_an_output() {
-        let (_dir, path) = folder();
-        let _first = OutputFile::create(&path, 4, &job("64"), false).unwrap();
-        let error = OutputFile::create(&path, 4, &job("64"), true).err().unwrap();
-        assert!(matches!(error, JournalError::Busy { .. }), "{error}");
-    }
-
-    #[test]
-    fn a_damaged_journal_is_refused_by_line() {
-        let (_dir, path) = folder();
-        drop(OutputFile::create(&path, 4, &job("64"), false).unwrap());
-        let header = read(&journal_path(&path));
-        for (text, line) in [
-            (String::from("garbage\n"), 1),
-            (format!("{header}x: 1\n"), 5),
-            (format!("{header}0: 1\n4: 1\n"), 6),
-            (format!("{header}0: one\n"), 5),
-        ] {
-            std::fs::write(journal_path(&path), &text).unwrap();
-            let error = OutputFile::create(&path, 4, &job("64"), true).err().unwrap();
-            assert!(matches!(error, JournalError::Damaged { line: l, .. } if l == line), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_full_device_is_an_error() {
-        let path = Path::new("/dev/full");
-        let mut output = OutputFile::create(path, 1, &job("64"), false).unwrap();
-        let error = output.record(0, vec![1]).unwrap_err().to_string();
-        assert!(error.starts_with("/dev/full: No space left"), "{error}");
-        assert!(OutputFile::create(path, 1, &job("64"), true).is_err());
-    }
+/// The request of a record, and its ids as they stand.
+fn parse_record(line: &str) -> Option<(usize, &str)> {
+    let (request, ids) = line.split_once(':')?;
+    parse_ids(ids)?;
+    Some((request.parse().ok()?, ids))
 }

@@ -3,6 +3,8 @@
 //! A prompt is its line as it stands. Lines end with `\n`, or with `\r\n` when the count line does;
 //! a `\r` elsewhere belongs to its prompt.
 
+use super::Fnv;
+
 /// What is wrong with an input file; lines count from 1, prompts from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PromptsError {
@@ -80,12 +82,11 @@ fn parse_prompt(prompt: usize, text: &[u8]) -> Result<&str, PromptsError> {
         .map_err(|error| PromptsError::NotUtf8 { line, byte: error.valid_up_to() })
 }
 
-/// A number that tells sets of prompts apart (FNV-1a, 64 bits).
+/// A number that tells sets of prompts apart.
 pub fn fingerprint(prompts: &[&str]) -> u64 {
-    let bytes = prompts.iter().flat_map(|prompt| prompt.bytes().chain(*b"\n"));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let mut hash = Fnv::default();
+    prompts.iter().for_each(|prompt| hash.add(prompt.as_bytes()));
+    hash.value()
 }
 
 fn parse_count(line: &[u8]) -> Result<usize, PromptsError> {

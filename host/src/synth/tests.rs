@@ -50,6 +50,7 @@ fn a_snapshot_loads_and_equals_the_model_in_memory() {
         (ExpertFormat::Mxfp4, Dtype::Bf16),
         (ExpertFormat::Bf16, Dtype::Bf16),
         (ExpertFormat::Mxfp4, Dtype::F32),
+        (ExpertFormat::Mxfp4, Dtype::F16),
     ] {
         let options = Options { experts, dense, ..small(1) };
         let (_guard, out) = write(&options);

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Result;
-use gptoss::harmony::{self, Channel, Delta, Message, Parser, Role, SystemPrompt};
+use gptoss::harmony::{self, Channel, Delta, Effort, Message, Parser, Role, SystemPrompt};
 use gptoss::scheduler::{Event, Request};
 use gptoss::tokenizer::Tokenizer;
 use gptoss::worker::{Worker, WorkerOptions};
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut console = Console::stdout(args.log())?;
     let tokenizer = args.tokenizer()?;
     let (weights, _) = args.weights(&mut console)?;
-    let opened = args.device.open(weights, 1, args.room())?;
+    let opened = args.device.open(weights, args.room(1))?;
     console.line(format!("device: {}", opened.describe()))?;
     let positions = args.positions(opened.engine())?;
     let worker = Worker::start(opened.engines, WorkerOptions { batch: 1, reuse: true })?;
@@ -68,6 +68,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         worker,
         positions,
         sampling: args.sampling(time_seed),
+        effort: args.effort.unwrap_or_default(),
         instructions: args.system.clone().unwrap_or_default(),
         history: Vec::new(),
         colour: std::io::stdout().is_terminal(),
@@ -118,6 +119,7 @@ struct Chat<'a> {
     /// Most tokens of the conversation.
     positions: usize,
     sampling: gptoss::engine::Sampling,
+    effort: Effort,
     instructions: String,
     history: Vec<Message>,
     colour: bool,
@@ -140,7 +142,7 @@ impl Chat<'_> {
     }
 
     fn conversation(&self) -> Vec<Message> {
-        let system = SystemPrompt { date: Some(harmony::today()), ..Default::default() };
+        let system = SystemPrompt { date: Some(harmony::today()), effort: self.effort };
         let mut messages = vec![system.message()];
         if !self.instructions.is_empty() {
             messages.push(Message::instructions(&self.instructions));

@@ -13,12 +13,13 @@ use gptoss::modes::crosscheck::{self, Crosscheck};
 use gptoss::modes::journal::{self, JobKey, OutputFile};
 use gptoss::modes::{prompts, request_seed, verify};
 use gptoss::scheduler::{Counts, Event, Request, RequestError};
+use gptoss::stop;
 use gptoss::tokenizer::{STOP_TOKENS, Tokenizer};
-use gptoss::worker::{Worker, WorkerOptions};
-use indicatif::ProgressBar;
+use gptoss::worker::{Until, Worker, WorkerOptions};
 
-use super::{Args, Console, encode, time_seed};
-use crate::cli::{interrupt, progress};
+use super::{Args, Console, describe_sampling, encode, time_seed};
+use crate::cli::interrupt;
+use crate::cli::progress::{self, Progress};
 
 /// What runs when no file is given.
 const SAMPLE: &str = "4\n\
@@ -28,8 +29,6 @@ const SAMPLE: &str = "4\n\
     Explain why matrix units want their operands in tiles.\n";
 /// How often Ctrl-C is looked for while no event comes.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Time between two lines of progress where there is no terminal.
-const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     // Ids on standard output stay alone there.
@@ -41,15 +40,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let name = args.input.as_deref().unwrap_or("the sample prompts");
     let limit = (args.truncate > 0).then_some(args.truncate);
     let prompts = prompts::parse(&input, limit).with_context(|| name.to_owned())?;
-    let tokenizer = args.tokenizer()?;
+    let tokenizer = Arc::new(args.tokenizer()?);
     let (weights, model) = args.weights(&mut console)?;
     let built_in = args.checkpoint.is_none();
+    let room = args.room(args.batch());
     let opened = match built_in {
-        true => args.device.open_or_emulate(Arc::clone(&weights), args.batch, args.room())?,
-        false => args.device.open_all(Arc::clone(&weights), args.batch, args.room())?,
+        true => args.device.open_or_emulate(Arc::clone(&weights), room)?,
+        false => args.device.open_all(Arc::clone(&weights), room)?,
     };
     // What the built-in model computes on a GPU is compared with the CPU engine.
-    let compared = built_in && !opened.is_cpu() && args.temperature == 0.0;
+    let compared = built_in && !opened.is_cpu() && args.temperature() == 0.0;
     console.line(format!("device: {}", opened.describe()))?;
     let engine = opened.engine();
     let positions = args.positions(engine)?;
@@ -57,13 +57,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     console.line(format!(
         "getp: {} requests, {positions} positions, {} at a time",
         prompts.len(),
-        args.batch.min(engine.limits().max_chunks) * opened.engines.len()
+        args.batch().min(engine.limits().max_chunks) * opened.engines.len()
     ))?;
     if sampling.temperature > 0.0 {
-        console.line(format!(
-            "sampling: temperature {}, top-p {}, seed {}",
-            sampling.temperature, sampling.top_p, sampling.seed
-        ))?;
+        console.line(describe_sampling(&sampling))?;
     }
 
     let mut phases = Phases::default();
@@ -71,15 +68,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         requests(&prompts, &tokenizer, opened.engine(), positions, sampling)
             .with_context(|| name.to_owned())
     })?;
-    let key = job_key(args, &prompts, positions, sampling, &model, &opened.kind);
-    let output = match &args.output {
-        Some(path) => OutputFile::create(path, requests.len(), &key, args.resume)?,
-        None => OutputFile::stream(Box::new(std::io::stdout()), requests.len()),
+    let key = args.job_key(&prompts, positions, sampling, &model, &opened.kind)?;
+    let until = || stop::until(&args.stop, &tokenizer);
+    let Some(output) = open_output(args, &requests, &key, until)? else {
+        console.line("resume: every request is finished already")?;
+        return verified(args, &mut console);
     };
     let mut job = Job { requests, output, generated: 0, kept: compared.then(Vec::new) };
-    let options = WorkerOptions { batch: args.batch, reuse: true };
+    let options = WorkerOptions { batch: args.batch(), reuse: true };
     let worker = Worker::start(opened.engines, options)?;
-    let outcome = job.infer(worker, &mut phases, &mut console)?;
+    let outcome = job.infer(worker, until, &mut phases, &mut console)?;
     if outcome.is_interrupted {
         return interrupted(args.output.as_deref());
     }
@@ -101,8 +99,39 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let reference = ByHand::new(args.device.open_reference(weights)?);
         crosscheck(&job.requests, &kept, reference, &mut console)?;
     }
+    verified(args, &mut console)
+}
+
+/// The output, as far as an earlier run came; `None` when that was to its end.
+fn open_output(
+    args: &Args,
+    requests: &[Request],
+    key: &JobKey,
+    until: impl Fn() -> Option<Until>,
+) -> Result<Option<OutputFile>> {
+    let count = requests.len();
+    Ok(match &args.output {
+        None => Some(OutputFile::stream(Box::new(std::io::stdout()), count)),
+        Some(path) if args.resume => OutputFile::resume(path, count, key, |request, ids| {
+            let Request { max_tokens, stop, .. } = &requests[request];
+            let stopped = ids.last().is_some_and(|id| stop.contains(id));
+            let enough = || {
+                let mut until = until();
+                until
+                    .as_mut()
+                    .and_then(|until| ids.iter().position(|&id| until(id)))
+                    .is_some_and(|at| at + 1 == ids.len())
+            };
+            ids.len() == *max_tokens || ids.len() < *max_tokens && (stopped || enough())
+        })?,
+        Some(path) => Some(OutputFile::create(path, count, key)?),
+    })
+}
+
+/// What `-v` says of the output.
+fn verified(args: &Args, console: &mut Console) -> Result<ExitCode> {
     match (&args.output, &args.verify) {
-        (Some(output), Some(reference)) => check(output, reference, &mut console),
+        (Some(output), Some(reference)) => check(output, reference, console),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
@@ -115,9 +144,11 @@ fn crosscheck(
     console: &mut Console,
 ) -> Result<()> {
     let mut found = Crosscheck::default();
+    let waiting = progress::waiting("check: the CPU engine computes the same");
     for (id, tokens) in chosen {
         found.add(&mut reference, *id, &requests[*id].prompt, tokens)?;
     }
+    drop(waiting);
     let (Crosscheck { tokens, equal, close, .. }, beyond) = (found, found.beyond());
     let percent = 100.0 * crosscheck::TOLERANCE;
     console.line(format!(
@@ -169,34 +200,6 @@ fn requests(
 fn resumed_seed(args: &Args) -> Option<u64> {
     let output = args.output.as_ref().filter(|_| args.resume)?;
     journal::recorded(output, "seed")?.parse().ok()
-}
-
-fn job_key(
-    args: &Args,
-    prompts: &[&str],
-    positions: usize,
-    sampling: Sampling,
-    model: &str,
-    device: &str,
-) -> JobKey {
-    let sampled = sampling.temperature > 0.0;
-    let of_sampling = |value: String| if sampled { value } else { String::from("-") };
-    let hash = prompts::fingerprint(prompts);
-    vec![
-        ("requests", prompts.len().to_string()),
-        ("prompts", format!("{hash:016x}")),
-        ("-n", positions.to_string()),
-        ("-T", sampling.temperature.to_string()),
-        ("-p", of_sampling(sampling.top_p.to_string())),
-        ("seed", of_sampling(sampling.seed.to_string())),
-        ("model", model.to_owned()),
-        ("device", device.to_owned()),
-        ("kv", String::from(if args.device.kv32() { "f32" } else { "bf16" })),
-        (
-            "tokenizer",
-            args.tokenizer.as_ref().map_or("o200k_harmony".into(), |z| z.display().to_string()),
-        ),
-    ]
 }
 
 fn interrupted(output: Option<&Path>) -> Result<ExitCode> {
@@ -261,6 +264,7 @@ impl Job {
     fn infer(
         &mut self,
         worker: Worker,
+        until: impl Fn() -> Option<Until>,
         phases: &mut Phases,
         console: &mut Console,
     ) -> Result<Outcome> {
@@ -270,21 +274,21 @@ impl Job {
         if kept > 0 {
             console.line(format!("resume: {kept} requests are finished"))?;
         }
-        let mut report = Report::new(&todo, console)?;
+        let mut report = Report::new(&todo);
         interrupt::catch()?;
         let start = Instant::now();
         let mut outcome = Outcome::default();
         let mut writing = Duration::ZERO;
         let (sender, events) = mpsc::channel();
         let mut left = todo.len();
-        todo.into_iter().for_each(|request| drop(worker.submit(request, &sender, None)));
+        todo.into_iter().for_each(|request| drop(worker.submit(request, &sender, until())));
         while left > 0 {
             match events.recv_timeout(ASK_EVERY) {
                 Ok(Event::Token { .. }) => report.token(),
                 Ok(Event::Done { id, tokens, .. }) => {
                     left -= 1;
                     let start = Instant::now();
-                    self.record(id, tokens, &mut report, console)?;
+                    self.record(id, tokens, &mut report)?;
                     writing += start.elapsed();
                 }
                 Ok(Event::Failed { id, error }) => {
@@ -303,20 +307,14 @@ impl Job {
         phases.add("engine", start.elapsed().as_secs_f64());
         // The engines go on meanwhile.
         phases.add("of it output", writing.as_secs_f64());
-        report.finish();
+        drop(report);
         Ok(outcome)
     }
 
     /// Keeps what a request generated.
-    fn record(
-        &mut self,
-        id: usize,
-        tokens: Vec<u32>,
-        report: &mut Report,
-        console: &mut Console,
-    ) -> Result<()> {
+    fn record(&mut self, id: usize, tokens: Vec<u32>, report: &mut Report) -> Result<()> {
         self.generated += tokens.len();
-        report.done(self.requests[id].max_tokens - tokens.len(), console)?;
+        report.done(self.requests[id].max_tokens - tokens.len());
         if let Some(kept) = &mut self.kept {
             kept.push((id, tokens.clone()));
         }
@@ -325,53 +323,29 @@ impl Job {
     }
 }
 
-/// A bar on a terminal, now and then a line elsewhere.
+/// How far the job is.
 struct Report {
-    bar: ProgressBar,
+    progress: Progress,
     requests: usize,
     done: usize,
-    tokens: usize,
-    start: Instant,
-    last: Instant,
 }
 
 impl Report {
-    fn new(requests: &[Request], console: &mut Console) -> Result<Report> {
+    fn new(requests: &[Request]) -> Report {
         let most = requests.iter().map(|request| request.max_tokens as u64).sum();
-        console.text("")?;
-        let now = Instant::now();
-        Ok(Report {
-            bar: progress::tokens(most),
-            requests: requests.len(),
-            done: 0,
-            tokens: 0,
-            start: now,
-            last: now,
-        })
+        Report { progress: progress::tokens("getp", most), requests: requests.len(), done: 0 }
     }
 
-    fn token(&mut self) {
-        self.tokens += 1;
-        self.bar.inc(1);
+    fn token(&self) {
+        self.progress.inc(1);
     }
 
     /// A request ended, `unused` tokens short of its limit.
-    fn done(&mut self, unused: usize, console: &mut Console) -> Result<()> {
+    fn done(&mut self, unused: usize) {
         self.done += 1;
-        self.bar.set_length(self.bar.length().unwrap_or(0).saturating_sub(unused as u64));
-        self.bar.set_message(format!("{}/{} requests", self.done, self.requests));
-        if self.bar.is_hidden() && self.last.elapsed() >= REPORT_EVERY {
-            self.last = Instant::now();
-            let (done, requests, tokens) = (self.done, self.requests, self.tokens);
-            let rate = tokens as f64 / self.start.elapsed().as_secs_f64();
-            console
-                .line(format!("{done}/{requests} requests, {tokens} tokens, {rate:.1} tok/s"))?;
-        }
-        Ok(())
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
+        let length = self.progress.length().unwrap_or(0);
+        self.progress.set_length(length.saturating_sub(unused as u64));
+        self.progress.set_message(format!("{} of {} requests", self.done, self.requests));
     }
 }
 

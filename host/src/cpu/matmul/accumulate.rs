@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::format::f16s;
 use super::{Product, ROW_BLOCK};
 use crate::cpu::activations::Order;
 use crate::cpu::simd::{Kernel, LANES, Simd};
@@ -52,6 +53,7 @@ impl Accumulate<'_> {
             w[i] = match self.dtype {
                 Dtype::F32 => simd.f32s(vector(&self.bytes[at..])),
                 Dtype::Bf16 => simd.bf16s(vector(&self.bytes[at..])),
+                Dtype::F16 => f16s(simd, vector(&self.bytes[at..])),
             };
         }
         for row in rows {

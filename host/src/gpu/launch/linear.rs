@@ -12,11 +12,12 @@ use super::{Check, Kernels};
 use crate::gpu::{DeviceSlice, GpuError, Stream};
 
 /// How a dense weight matrix is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum DenseFormat {
-    /// bf16.
+    /// bf16, as published.
     Bf16,
-    /// Eight-bit integers in blocks of 32 with a scale.
+    /// Eight-bit integers in blocks of 32 with a power-of-two scale.
+    #[value(name = "q8")]
     Mxint8,
 }
 

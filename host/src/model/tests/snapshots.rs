@@ -175,13 +175,13 @@ fn lying_headers_are_refused() {
 fn wrong_dtypes_and_shapes_are_named() {
     type Change = fn(&mut Entry);
     let cases: [(&str, Change, &str); 5] = [
-        (NORM, |e| e.dtype = StDtype::F16, "is F16 [128], expected BF16 or F32 [128]"),
+        (NORM, |e| e.dtype = StDtype::I16, "is I16 [128], expected BF16, F16 or F32 [128]"),
         (
             NORM,
             |e| (e.shape, e.bytes) = (vec![64], vec![0; 128]),
-            "is BF16 [64], expected BF16 or F32 [128]",
+            "is BF16 [64], expected BF16, F16 or F32 [128]",
         ),
-        (NORM, |e| e.shape = vec![128, 1], "is BF16 [128, 1], expected BF16 or F32 [128]"),
+        (NORM, |e| e.shape = vec![128, 1], "is BF16 [128, 1], expected BF16, F16 or F32 [128]"),
         (SCALES, |e| e.shape = vec![8, 4, 128], "is U8 [8, 4, 128], expected U8 [8, 128, 4]"),
         (SCALES, |e| e.dtype = StDtype::I8, "is I8 [8, 128, 4], expected U8 [8, 128, 4]"),
     ];
@@ -305,4 +305,108 @@ fn paths_that_hold_no_model_are_named() {
     fs::create_dir(empty.join("model.safetensors")).unwrap();
     let line = refusal(empty);
     assert!(line.contains("model.safetensors"), "{line}");
+}
+
+#[test]
+fn a_single_file_wins_over_an_index_beside_it() {
+    let draft = Draft::of("tiny_bf16");
+    let dir = draft.write_shards();
+    let mut other = draft.clone();
+    other.entry(NORM).bytes[..2].copy_from_slice(&0x4000u16.to_le_bytes());
+    fs::write(dir.path().join("model.safetensors"), other.file(|_| true)).unwrap();
+    assert_eq!(open(dir.path()).unwrap().layers[1].attn_norm[0], 2.0);
+    // It counts even where the index is broken.
+    write_index(dir.path(), Default::default());
+    assert_eq!(open(dir.path()).unwrap().layers[1].attn_norm[0], 2.0);
+}
+
+#[test]
+fn attention_without_biases_has_biases_of_zero() {
+    let mut draft = Draft::of("tiny_bf16");
+    let whole = open(&data("tiny_bf16")).unwrap();
+    draft.config["attention_bias"] = json!(false);
+    let line = refusal(draft.write().path());
+    assert!(line.contains("8 unknown tensors: model.layers.0.self_attn.k_proj.bias"), "{line}");
+    draft.tensors.retain(|name, _| !name.contains("self_attn") || !name.ends_with(".bias"));
+    let weights = open(draft.write().path()).unwrap();
+    for (layer, biased) in weights.layers.iter().zip(&whole.layers) {
+        for (linear, biased) in
+            [(&layer.q, &biased.q), (&layer.v, &biased.v), (&layer.o, &biased.o)]
+        {
+            assert_eq!(linear.bias, vec![0.0; linear.weight.rows]);
+            assert_eq!(linear.weight.data[..], biased.weight.data[..]);
+        }
+        assert_eq!(layer.router.bias, biased.router.bias);
+    }
+    draft.config["attention_bias"] = json!(true);
+    let line = refusal(draft.write().path());
+    assert!(line.contains("8 missing tensors: model.layers.0.self_attn.k_proj.bias"), "{line}");
+}
+
+#[test]
+fn binary16_is_read_exactly() {
+    let mut draft = Draft::of("tiny_bf16");
+    let entry = draft.entry(NORM);
+    entry.dtype = StDtype::F16;
+    // One, the smallest subnormal, the largest finite number, minus a third, minus zero.
+    for (to, bits) in entry.bytes.chunks_mut(2).zip([0x3c00u16, 1, 0x7bff, 0xb555, 0x8000]) {
+        to.copy_from_slice(&bits.to_le_bytes());
+    }
+    let expected = [1.0, f32::powi(2.0, -24), 65504.0, -1365.0 / 4096.0, -0.0];
+    let found = &open(draft.write().path()).unwrap().layers[1].attn_norm[..5];
+    assert_eq!(found.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), expected.map(f32::to_bits));
+    draft.entry(NORM).bytes[..2].copy_from_slice(&0x7c00u16.to_le_bytes());
+    assert!(refusal(draft.write().path()).contains("holds inf at index 0"));
+}
+
+#[test]
+fn tied_embeddings_are_one_matrix() {
+    const ENDS: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
+    let whole = Draft::of("tiny_bf16");
+    for absent in ENDS {
+        let mut draft = whole.clone();
+        draft.tensors.remove(absent);
+        let line = refusal(draft.write().path());
+        assert!(line.contains(&format!("1 missing tensors: {absent}")), "{line}");
+        draft.config["tie_word_embeddings"] = json!(true);
+        let weights = open(draft.write().path()).unwrap();
+        let [present] = ENDS.iter().filter(|&&name| name != absent).collect::<Vec<_>>()[..] else {
+            panic!("one is left")
+        };
+        for matrix in [&weights.embedding, &weights.unembedding] {
+            assert_eq!(matrix.data[..], whole.tensors[*present].bytes);
+        }
+    }
+    let mut draft = whole.clone();
+    draft.config["tie_word_embeddings"] = json!(true);
+    // Two that differ stay two.
+    let weights = open(draft.write().path()).unwrap();
+    assert_eq!(weights.unembedding.data[..], whole.tensors[ENDS[1]].bytes);
+    draft.tensors.retain(|name, _| !ENDS.contains(&name.as_str()));
+    let line = refusal(draft.write().path());
+    assert!(line.contains("2 missing tensors"), "{line}");
+}
+
+#[test]
+fn saved_frequencies_are_ignored() {
+    let mut draft = Draft::of("tiny_bf16");
+    let spare = draft.entry(NORM).clone();
+    for name in ["model.rotary_emb.inv_freq", "model.layers.0.self_attn.rotary_emb.inv_freq"] {
+        draft.tensors.insert(name.to_owned(), spare.clone());
+    }
+    assert_eq!(
+        values(&open(draft.write().path()).unwrap()),
+        values(&open(&data("tiny_bf16")).unwrap())
+    );
+}
+
+#[test]
+fn mxfp4_has_no_width_to_pad() {
+    let mut draft = Draft::of("tiny_mxfp4");
+    draft.config["intermediate_size"] = json!(120);
+    let line = refusal(draft.write().path());
+    assert!(
+        line.contains("intermediate_size 120, expected multiples of 32 for experts in MXFP4"),
+        "{line}"
+    );
 }
