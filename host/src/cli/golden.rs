@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use gptoss::golden;
+use gptoss::{golden, terminal};
 
 use super::Console;
 use super::model::{DeviceArgs, ModelArgs};
@@ -28,7 +28,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let longest = golden.cases.iter().map(length).max().unwrap_or(1);
     let mut opened = args.device.open(weights, 1, Some(longest))?;
     let mut console = Console::stdout(None)?;
-    console.line(format!("{}: {}", args.dir.display(), opened.engine().describe()))?;
+    console.line(format!("{}: {}", terminal::path(&args.dir), opened.engine().describe()))?;
     let precision = opened.precision;
     let pass = golden::run(&golden, opened.engine(), precision, &mut console)?;
     args.device.print_stats()?;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use gptoss::engine::Engine;
 use gptoss::harmony::{self, Channel, Delta, Effort, Message, Parser, Role, SystemPrompt};
 use gptoss::modes::scheduler::{Event, Request, Scheduler};
+use gptoss::terminal;
 use gptoss::tokenizer::Tokenizer;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -192,12 +193,12 @@ impl Printer {
             self.channel = Some(delta.channel);
             if delta.channel != Channel::Final {
                 let dim = if self.colour { DIM } else { "" };
-                let to = delta.recipient.iter().map(|name| format!(" to {name}"));
+                let to = delta.recipient.iter().map(|name| format!(" to {}", terminal::line(name)));
                 let to: String = to.collect();
                 console.text(&format!("{dim}[{}{to}] ", delta.channel.name()))?;
             }
         }
-        console.text(&delta.text)
+        console.untrusted(&delta.text)
     }
 
     /// Ends the line, when something was printed.

@@ -50,18 +50,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             if first.is_none() {
                 first = Some(Instant::now());
                 drop(waiting.take());
-                console.text(prompt)?;
+                console.untrusted(prompt)?;
             }
             if !STOP_TOKENS.contains(&token) {
-                console.text(&stream.push(&tokenizer.bytes(token)?))?;
+                console.untrusted(&stream.push(&tokenizer.bytes(token)?))?;
             }
         }
         interrupted = interrupt::asked();
     }
     if waiting.take().is_some() {
-        console.text(prompt)?;
+        console.untrusted(prompt)?;
     }
-    console.line(stream.finish())?;
+    console.untrusted(&stream.finish())?;
+    console.line("")?;
     notes.line(speed(generated, consumed, start, first))?;
     Ok(if interrupted { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
 }
