@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use gptoss::golden;
+use gptoss::{golden, terminal};
 
 use super::Console;
 use super::model::{DeviceArgs, ModelArgs, Room};
@@ -28,7 +28,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let longest = golden.cases.iter().map(length).max().unwrap_or(1);
     let opened = args.device.open(weights, Room::for_one(longest))?;
     let mut console = Console::stdout(None)?;
-    console.line(format!("{}: {}", args.dir.display(), opened.engine().describe()))?;
+    console.line(format!("{}: {}", terminal::path(&args.dir), opened.engine().describe()))?;
     let precision = opened.precision;
     let mut engines = opened.engines;
     let pass = golden::run(&golden, engines[0].as_mut(), precision, &mut console)?;

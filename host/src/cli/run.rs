@@ -15,6 +15,7 @@ use gptoss::engine::{Engine, Sampling};
 use gptoss::harmony::Effort;
 use gptoss::kv_budget::KvBudget;
 use gptoss::model::{ModelConfig, Weights};
+use gptoss::terminal;
 use gptoss::tokenizer::{Tokenizer, TokenizerError};
 
 use super::console::LOG_FILE;
@@ -236,7 +237,7 @@ impl Args {
             return Ok((model::built_in(), String::from("built-in")));
         };
         let weights = self.model.load(path)?;
-        console.line(format!("model: {}, {}", path.display(), describe(&weights.config)))?;
+        console.line(format!("model: {}, {}", terminal::path(path), describe(&weights.config)))?;
         let name = path.canonicalize().unwrap_or_else(|_| path.clone());
         Ok((weights, name.display().to_string()))
     }

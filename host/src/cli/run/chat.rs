@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use gptoss::harmony::{self, Channel, Delta, Effort, Message, Parser, Role, SystemPrompt};
 use gptoss::scheduler::{Event, Request};
+use gptoss::terminal;
 use gptoss::tokenizer::Tokenizer;
 use gptoss::worker::{Worker, WorkerOptions};
 use rustyline::DefaultEditor;
@@ -199,12 +200,12 @@ impl Printer {
             self.channel = Some(delta.channel);
             if delta.channel != Channel::Final {
                 let dim = if self.colour { DIM } else { "" };
-                let to = delta.recipient.iter().map(|name| format!(" to {name}"));
+                let to = delta.recipient.iter().map(|name| format!(" to {}", terminal::line(name)));
                 let to: String = to.collect();
                 console.text(&format!("{dim}[{}{to}] ", delta.channel.name()))?;
             }
         }
-        console.text(&delta.text)
+        console.untrusted(&delta.text)
     }
 
     /// Ends the line, when something was printed.

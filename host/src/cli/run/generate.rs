@@ -71,22 +71,23 @@ impl<'a> Text<'a> {
 
     fn push(&mut self, token: u32, console: &mut Console) -> Result<()> {
         if let Some(prompt) = self.prompt.take() {
-            console.text(prompt)?;
+            console.untrusted(prompt)?;
         }
         if STOP_TOKENS.contains(&token) {
             return Ok(());
         }
         let bytes = self.stop.push(&self.tokenizer.bytes(token)?);
-        console.text(&self.stream.push(&bytes))
+        console.untrusted(&self.stream.push(&bytes))
     }
 
     fn end(mut self, console: &mut Console) -> Result<()> {
         if let Some(prompt) = self.prompt.take() {
-            console.text(prompt)?;
+            console.untrusted(prompt)?;
         }
         let rest = self.stream.push(&self.stop.finish());
-        console.text(&rest)?;
-        console.line(self.stream.finish())
+        console.untrusted(&rest)?;
+        console.untrusted(&self.stream.finish())?;
+        console.line("")
     }
 }
 
