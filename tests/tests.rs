@@ -18,6 +18,8 @@ mod gpu;
 mod gpu_engine;
 /// Every kernel against its f64 oracle. Needs a device and its kernels.
 mod kernels;
+/// Imports between modules of the host point down. Needs nothing.
+mod layers;
 /// Memory, streams, events and graphs of the GPU layer. Needs a device, no kernels.
 mod runtime;
 /// Batches, budgets, cancels and preemption, on a fake engine. Needs nothing.
