@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+use code_object::CodeObject;
+
 use crate::cache::{Stamp, hash_folder, hash_words, refresh};
 use crate::check::{Sources, check};
 use crate::chips::{CHIPS, Chip, Family};
@@ -23,7 +25,7 @@ pub struct Artifact {
     pub chip: Chip,
     /// The ELF code object, or the PTX text for NVIDIA.
     pub path: PathBuf,
-    /// The assembler listing of the same code; PTX is its own listing.
+    /// The disassembly of the same code; PTX is its own listing.
     pub listing: PathBuf,
     /// False when an earlier build's output was still up to date.
     pub rebuilt: bool,
@@ -205,17 +207,19 @@ impl Build {
 
         let attributes = sysroot.join("attributes.csv");
         fs::write(&attributes, kernel_attributes(chip)).at(&attributes)?;
-        let (object, text) = (sysroot.join("device.co"), sysroot.join("device.s"));
+        let (object, text) = (sysroot.join("device.co"), sysroot.join("device.ptx"));
 
         let mut rustc = self.rustc(chip, "device", sysroot);
         rustc.args(["--crate-type=cdylib", "-Clto=fat", "--extern=shared"]);
         rustc.args(lints).args(kernel_flags(chip));
         rustc.env("GPTOSS_KERNEL_SOURCES", format!("{:016x}", self.sources.device));
         rustc.arg(format!("-Cllvm-args=--forceattrs-csv-path={}", attributes.display()));
-        rustc.arg(emit("asm", &text));
-        if chip.family != Family::Nvptx {
-            rustc.arg(emit("link", &object));
-        }
+        // One output: with two, the compiler generates code twice, and not always the same. One unit,
+        // as PTX is anyway: attributes and register arrays need all of a kernel at once.
+        rustc.arg("-Ccodegen-units=1").arg(match chip.family {
+            Family::Nvptx => emit("asm", &text),
+            _ => emit("link", &object),
+        });
         rustc.arg(self.root.join("device/src/lib.rs"));
         self.run(chip, "device", rustc)?;
 
@@ -225,8 +229,10 @@ impl Build {
             return Ok(());
         }
         check(chip, &object, self.sources)?;
-        let assembly = fs::read_to_string(&text).at(&text)?;
-        fs::write(listing, without_bitcode(&assembly)).at(listing)?;
+        let bytes = fs::read(&object).at(&object)?;
+        let parsed = CodeObject::parse(&bytes)
+            .map_err(|source| BuildError::CodeObject { path: object.clone(), source })?;
+        fs::write(listing, crate::listing::listing(&parsed)).at(listing)?;
         fs::copy(&object, path).at(path)?;
         Ok(())
     }
@@ -312,20 +318,6 @@ fn kernel_attributes(chip: Chip) -> String {
         };
     }
     lines
-}
-
-/// The listing less the module's bitcode and rustc's command line, which LTO puts in front of it
-/// as strings.
-fn without_bitcode(assembly: &str) -> String {
-    let mut keep = true;
-    let lines = assembly.lines().filter(|line| {
-        let line = line.trim_start();
-        if line.starts_with(".section") || line.starts_with(".amdgcn_target") {
-            keep = !(line.contains(".llvmbc") || line.contains(".llvmcmd"));
-        }
-        keep
-    });
-    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn emit(kind: &str, path: &Path) -> OsString {

@@ -13,8 +13,10 @@ mod cache;
 mod check;
 mod chips;
 mod compile;
+mod early;
 mod error;
 mod library;
+mod listing;
 mod toolchain;
 
 pub use chips::{CHIPS, Chip, Family, chip, detected_chips, parse_chips};
