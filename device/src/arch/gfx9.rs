@@ -97,7 +97,10 @@ const fn quad_xor(mask: u32) -> u32 {
 #[inline(always)]
 pub fn mma(a: AbFrag, b: AbFrag, c: CFrag) -> CFrag {
     // SAFETY: arrays and vectors of the same scalars; the caller keeps every lane active.
-    unsafe { transmute(llvm_mma(transmute(a), transmute(b), transmute(c), 0, 0, 0)) }
+    unsafe {
+        let (a, b) = (transmute::<AbFrag, LlvmAb>(a), transmute::<AbFrag, LlvmAb>(b));
+        transmute(llvm_mma(a, b, transmute::<CFrag, LlvmC>(c), 0, 0, 0))
+    }
 }
 
 /// This lane's part of A, of which `tile` points to `M` rows of `K` elements, `stride` elements
