@@ -8,7 +8,7 @@ use shared::block::{ROWS, STEP, tiled_index, tiled_len};
 use shared::kernels::rows::NOT_FINITE;
 use shared::kv::{PAGE, key_index, page_len, value_index};
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
 #[test]
 fn embedding_copies_the_rows_asked_for() {
@@ -22,7 +22,7 @@ fn embedding_copies_the_rows_asked_for() {
         let x = Output::new(&stream, tokens.len() * n);
         let on_device = stream.buffer_from(&table).expect("table");
         let ids = stream.buffer_from(&tokens).expect("tokens");
-        let (table_view, ids, out) = (on_device.view(), ids.view(), x.view());
+        let (table_view, ids, out) = (as_bf16(on_device.view()), ids.view(), x.view());
         // SAFETY: tokens are below eleven.
         unsafe { kernels().embed(&stream, table_view, ids, out, n) }.expect("embed");
         let expected = tokens.iter().flat_map(|&t| &table[t as usize * n..][..n]);
@@ -38,13 +38,13 @@ fn norm(x: &[f32], weight: &[f32], gather: Option<&[u32]>) -> Vec<Vec<u16>> {
     let y = Output::<u16>::new(&stream, tiled_len(count, n));
     let x = stream.buffer_from(x).expect("x");
     let weight = stream.buffer_from(weight).expect("weight");
-    let (x, weight) = (x.view(), weight.view());
+    let (x, weight, out) = (x.view(), weight.view(), as_bf16(y.view()));
     match gather {
-        None => kernels().rmsnorm_tiled(&stream, x, weight, y.view(), 1e-5),
+        None => kernels().rmsnorm_tiled(&stream, x, weight, out, 1e-5),
         Some(rows) => {
             let rows = stream.buffer_from(rows).expect("rows");
             // SAFETY: the tests name rows of x.
-            unsafe { kernels().rmsnorm_tiled_rows(&stream, x, weight, rows.view(), y.view(), 1e-5) }
+            unsafe { kernels().rmsnorm_tiled_rows(&stream, x, weight, rows.view(), out, 1e-5) }
         }
     }
     .expect("rmsnorm_tiled");
@@ -112,8 +112,8 @@ fn rope_case(case: &str, [heads, kv_heads, dim]: [usize; 3], positions: &[u32]) 
         rope: d_angles.view(),
         positions: d_positions.view(),
         page_of: d_pages.view(),
-        q: q.view(),
-        pages: pages.view(),
+        q: as_bf16(q.view()),
+        pages: as_bf16(pages.view()),
     };
     let shape = Heads { heads, kv_heads, head_dim: dim };
     // SAFETY: angles reach the last position, pages are below `rows`, one for each.

@@ -1,5 +1,6 @@
 //! Memory for the activations of a step, allocated once for the largest step.
 
+use half::bf16;
 use shared::block::{Family, tiled_len};
 use shared::kernels::attention::{SPLIT_ROWS, max_splits, part_len};
 use shared::kernels::moe::TILE_WORDS;
@@ -20,15 +21,15 @@ pub struct Arena {
     /// Residual stream, `[R, hidden]`.
     pub x: DeviceBuffer<f32>,
     /// Normalised rows, `[R, hidden]`, tiled.
-    pub t: DeviceBuffer<u16>,
+    pub t: DeviceBuffer<bf16>,
     /// Queries, keys, values as computed, `[R, q_dim + 2 kv_dim]`.
     pub qkv: DeviceBuffer<f32>,
     /// Rotated queries, `[kv heads][R * group, head_dim]`, each tiled.
-    pub q: DeviceBuffer<u16>,
+    pub q: DeviceBuffer<bf16>,
     /// Parts of attention, see `shared::kernels::attention`.
     pub parts: DeviceBuffer<f32>,
     /// Attention's output, `[R, q_dim]`, tiled.
-    pub attention: DeviceBuffer<u16>,
+    pub attention: DeviceBuffer<bf16>,
     /// Router logits, `[R, experts]`.
     pub router: DeviceBuffer<f32>,
     /// Experts of each row, `[A]`.
@@ -44,13 +45,13 @@ pub struct Arena {
     /// `[1]`
     pub num_tiles: DeviceBuffer<u32>,
     /// Rows by slot, `[S, hidden]`, tiled.
-    pub gathered: DeviceBuffer<u16>,
+    pub gathered: DeviceBuffer<bf16>,
     /// First product's result, `[S, intermediate]`, tiled.
-    pub act: DeviceBuffer<u16>,
+    pub act: DeviceBuffer<bf16>,
     /// Second product's result, `[S, hidden]`.
     pub y: DeviceBuffer<f32>,
     /// Rows that want logits, `[OUTPUT_ROWS, hidden]`, tiled.
-    pub last: DeviceBuffer<u16>,
+    pub last: DeviceBuffer<bf16>,
     /// `[OUTPUT_ROWS, vocab]`
     pub logits: DeviceBuffer<f32>,
     /// Tokens chosen, `[OUTPUT_ROWS]`.

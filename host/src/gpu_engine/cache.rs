@@ -1,6 +1,7 @@
 //! The paged KV cache: one pool of pages for the layers that see everything, one for the windowed
 //! layers, whose pages are freed behind the window.
 
+use half::bf16;
 use std::collections::BTreeMap;
 
 use shared::kv::{PAGE, page_len};
@@ -40,7 +41,7 @@ struct Sequence {
 
 /// All pages, and who holds them.
 pub struct Cache {
-    layers: Vec<DeviceBuffer<u16>>,
+    layers: Vec<DeviceBuffer<bf16>>,
     full: Pool,
     windowed: Pool,
     window: usize,
@@ -106,7 +107,7 @@ impl Cache {
     }
 
     /// The pages of layer `layer`.
-    pub fn layer(&self, layer: usize) -> DeviceSlice<'_, u16> {
+    pub fn layer(&self, layer: usize) -> DeviceSlice<'_, bf16> {
         self.layers[layer].view()
     }
 

@@ -1,5 +1,6 @@
 //! One step: the kernels it is made of.
 
+use half::bf16;
 use shared::block::tiled_len;
 use shared::kernels::rows::NOT_FINITE;
 use shared::sampling::Draw;
@@ -102,7 +103,7 @@ impl GpuEngine {
         &self,
         rows: usize,
         dense: &Dense,
-        x: DeviceSlice<'_, u16>,
+        x: DeviceSlice<'_, bf16>,
         out: DeviceSlice<'_, f32>,
         store: Store,
     ) -> Result<(), GpuError> {
