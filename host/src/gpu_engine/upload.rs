@@ -64,7 +64,7 @@ pub struct DeviceLayer {
 /// A model on a device.
 pub struct DeviceWeights {
     /// `[vocab, hidden]`, row-major.
-    pub embedding: DeviceBuffer<u16>,
+    pub embedding: DeviceBuffer<half::bf16>,
     /// Blocks, first to last.
     pub layers: Vec<DeviceLayer>,
     /// `[hidden]`
@@ -312,7 +312,11 @@ impl<'a> Upload<'a> {
     }
 
     /// A matrix as it is, rounded to bf16.
-    fn plain(&mut self, matrix: &Matrix, to: Everywhere<'_, u16>) -> Result<(), GpuEngineError> {
+    fn plain(
+        &mut self,
+        matrix: &Matrix,
+        to: Everywhere<'_, half::bf16>,
+    ) -> Result<(), GpuEngineError> {
         let (dtype, data) = (matrix.dtype, &*matrix.data);
         self.elements(to, |out, first| to_bf16(out, dtype, &data[first * dtype.size()..]))
     }
