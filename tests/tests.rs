@@ -5,7 +5,8 @@ mod cpu;
 
 /// bf16 and MXFP4 against their definitions. Needs nothing.
 mod codecs;
-/// Snapshots whose widths are padded or whose elements are binary16. Needs nothing.
+/// Snapshots whose widths are padded or whose elements are binary16. One test needs a device and
+/// its kernels.
 mod narrow;
 
 /// The device tests run on: `GPTOSS_TEST_DEVICE`, by default two emulated gfx1151.
