@@ -8,6 +8,9 @@ mod codecs;
 /// Snapshots whose widths are padded or whose elements are binary16. Needs nothing.
 mod narrow;
 
+/// What every engine promises, over the CPU engine, the GPU engine and a fake. Needs a device and
+/// its kernels.
+mod conformance;
 /// The device tests run on: `GPTOSS_TEST_DEVICE`, by default two emulated gfx1151.
 mod gpu;
 /// The GPU engine against the f64 model, and against itself bit for bit. Needs a device and its
@@ -17,3 +20,7 @@ mod gpu_engine;
 mod kernels;
 /// Memory, streams, events and graphs of the GPU layer. Needs a device, no kernels.
 mod runtime;
+/// Batches, budgets, cancels and preemption, on a fake engine. Needs nothing.
+mod scheduler;
+/// Threads, clients and lost devices; a long run of random requests. Needs nothing.
+mod worker;

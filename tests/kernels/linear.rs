@@ -10,19 +10,20 @@ use shared::block::{STEP, tiled_len};
 use crate::gpu::{Output, kernels, stream};
 
 const FORMATS: [DenseFormat; 2] = [DenseFormat::Bf16, DenseFormat::Mxint8];
-const PATHS: [LinearPath; 3] = [LinearPath::Skinny, LinearPath::Skinny64, LinearPath::Tile];
+pub(super) const PATHS: [LinearPath; 3] =
+    [LinearPath::Skinny, LinearPath::Skinny64, LinearPath::Tile];
 
 /// One product's operands on the host; the same seed gives the same rows whatever their number.
-struct Case {
+pub(super) struct Case {
     shape: LinearShape,
-    w: Vec<u16>,
-    x: Vec<u16>,
-    bias: Vec<f32>,
-    old: Vec<f32>,
+    pub(super) w: Vec<u16>,
+    pub(super) x: Vec<u16>,
+    pub(super) bias: Vec<f32>,
+    pub(super) old: Vec<f32>,
 }
 
 impl Case {
-    fn new(shape: LinearShape) -> Case {
+    pub(super) fn new(shape: LinearShape) -> Case {
         let LinearShape { n, rows, k } = shape;
         Case {
             shape,
@@ -49,7 +50,7 @@ impl Case {
         out
     }
 
-    fn run(&self, format: DenseFormat, path: LinearPath, store: Store) -> Vec<f32> {
+    pub(super) fn run(&self, format: DenseFormat, path: LinearPath, store: Store) -> Vec<f32> {
         let LinearShape { rows, k, .. } = self.shape;
         let stream = stream();
         let mut x = vec![0; tiled_len(rows, k)];

@@ -4,7 +4,7 @@ use serde::Serialize;
 use shared::bf16;
 use shared::philox::{philox4x32, uniform};
 
-use super::cublas::{Cublas, Output};
+use super::cublas::{Cublas, Product};
 use super::device::{self, Method};
 use crate::gpu::{Api, Device, DeviceBuffer, GpuError, Stream};
 
@@ -61,7 +61,7 @@ fn matrix(
     let c = DeviceBuffer::<u16>::new(stream.device(), n * n)?;
     let shape = [n, n, n];
     let time = device::time(stream, method, |_| {
-        cublas.gemm_bf16(Output::Bf16(c.view()), a.view(), b.view(), shape)
+        cublas.gemm_bf16(Product::Bf16(c.view()), a.view(), b.view(), shape)
     })?;
     let bytes = 3.0 * 2.0 * (n * n) as f64;
     let flops = 2.0 * (n as f64).powi(3);

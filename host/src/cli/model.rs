@@ -12,6 +12,7 @@ use gptoss::golden::Precision;
 use gptoss::gpu::launch::linear::DenseFormat;
 use gptoss::gpu::{self, Api};
 use gptoss::gpu_engine::{GpuEngine, GpuOptions};
+use gptoss::kv_budget::KvBudget;
 use gptoss::model::bin::BinLayout;
 use gptoss::model::{self, LoadOptions, Weights};
 use gptoss::synth;
@@ -111,6 +112,12 @@ pub struct DeviceArgs {
     /// Whether the CPU engine keeps keys and values in f32 unless a flag asks for bf16.
     #[arg(skip)]
     precise: bool,
+    /// Memory for keys and values.
+    #[arg(skip)]
+    budget: KvBudget,
+    /// Tokens in one step; without it, the engine's default.
+    #[arg(skip)]
+    step_tokens: Option<usize>,
 }
 
 const EMULATED_ONLY: &str =
@@ -133,8 +140,8 @@ pub struct Opened {
 
 impl Opened {
     /// The first engine.
-    pub fn engine(&mut self) -> &mut dyn Engine {
-        self.engines[0].as_mut()
+    pub fn engine(&self) -> &dyn Engine {
+        self.engines[0].as_ref()
     }
 
     /// For people: what runs, a line for each engine, and why.
@@ -208,6 +215,11 @@ impl DeviceArgs {
         self.precise = true;
     }
 
+    /// Memory for keys and values, and tokens in one step.
+    pub fn set_memory(&mut self, budget: KvBudget, step_tokens: Option<usize>) {
+        (self.budget, self.step_tokens) = (budget, step_tokens);
+    }
+
     /// Makes an engine for up to `batch` sequences, of `positions` where that is known.
     pub fn open(
         &self,
@@ -229,7 +241,7 @@ impl DeviceArgs {
         positions: Option<usize>,
     ) -> Result<Opened> {
         match gpu::open(&self.device)? {
-            gpu::Opened::Cpu { why } => self.open_cpu(weights, batch, why),
+            gpu::Opened::Cpu { why } => self.open_cpu(weights, batch, positions, why),
             gpu::Opened::Gpus { devices, why } => {
                 self.open_gpus(&devices, &weights, batch, positions, why)
             }
@@ -278,8 +290,26 @@ impl DeviceArgs {
         if self.emu_stats && devices.iter().any(|device| device.api() != Api::Emulator) {
             bail!(EMULATED_ONLY);
         }
-        let engine = |device| self.open_gpu(device, weights, batch, positions);
-        let engines = devices.iter().map(engine).collect::<Result<Vec<_>>>()?;
+        if self.cpu.kv32 {
+            bail!("--kv32: device {} keeps keys and values in bf16", devices[0]);
+        }
+        let most = weights.config.max_position_embeddings;
+        let defaults = GpuOptions::default();
+        let options = GpuOptions {
+            max_sequences: batch,
+            max_positions: positions.unwrap_or(defaults.max_positions).clamp(1, most),
+            max_step_tokens: self.step_tokens.unwrap_or(defaults.max_step_tokens),
+            budget: self.budget,
+            dense: self.dense(),
+            kernels: self.kernels.clone(),
+        };
+        let bar = progress::bytes("weights to the device");
+        let engines = GpuEngine::new_all(devices, weights, options, |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        })?;
+        drop(bar);
+        let engines = engines.into_iter().map(|engine| Box::new(engine) as _).collect();
         Ok(Opened { engines, kind, why, precision: Precision::Bf16 })
     }
 
@@ -298,35 +328,13 @@ impl DeviceArgs {
         Ok(())
     }
 
-    fn open_gpu(
+    fn open_cpu(
         &self,
-        device: &gpu::Device,
-        weights: &Arc<Weights>,
+        weights: Arc<Weights>,
         batch: usize,
         positions: Option<usize>,
-    ) -> Result<Box<dyn Engine>> {
-        if self.cpu.kv32 {
-            bail!("--kv32: device {device} keeps keys and values in bf16");
-        }
-        let most = weights.config.max_position_embeddings;
-        let defaults = GpuOptions::default();
-        let options = GpuOptions {
-            max_sequences: batch,
-            max_positions: positions.unwrap_or(defaults.max_positions).clamp(1, most),
-            dense: self.dense(),
-            kernels: self.kernels.clone(),
-            ..defaults
-        };
-        let bar = progress::bytes("weights to the device");
-        let engine = GpuEngine::new(device, weights, options, |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        })?;
-        drop(bar);
-        Ok(Box::new(engine))
-    }
-
-    fn open_cpu(&self, weights: Arc<Weights>, batch: usize, why: String) -> Result<Opened> {
+        why: String,
+    ) -> Result<Opened> {
         if let Some(gpus) = self.gpus.filter(|&gpus| gpus > 1) {
             bail!("-g {gpus}: device cpu has no GPUs to share work among");
         }
@@ -340,8 +348,15 @@ impl DeviceArgs {
         if self.emu_stats {
             bail!(EMULATED_ONLY);
         }
-        let kv = if self.kv32() { KvDtype::F32 } else { KvDtype::Bf16 };
-        let options = CpuOptions { max_sequences: batch, kv, ..self.cpu.options() };
+        let defaults = self.cpu.options();
+        let options = CpuOptions {
+            max_sequences: batch,
+            max_positions: positions.unwrap_or(usize::MAX),
+            max_step_tokens: self.step_tokens.unwrap_or(defaults.max_step_tokens),
+            budget: self.budget,
+            kv: if self.kv32() { KvDtype::F32 } else { KvDtype::Bf16 },
+            ..defaults
+        };
         let engine = CpuEngine::new(weights, options).context("device cpu")?;
         Ok(Opened {
             engines: vec![Box::new(engine)],

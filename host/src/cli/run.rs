@@ -13,11 +13,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use gptoss::engine::{Engine, Sampling};
 use gptoss::harmony::Effort;
+use gptoss::kv_budget::KvBudget;
 use gptoss::model::{ModelConfig, Weights};
 use gptoss::terminal;
 use gptoss::tokenizer::{Tokenizer, TokenizerError};
 
-use super::args::KvMemory;
 use super::console::LOG_FILE;
 use super::model::{self, DeviceArgs, ModelArgs};
 use super::{Console, args};
@@ -91,16 +91,16 @@ pub struct Args {
     #[arg(short, long, value_parser = args::count, allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Memory for keys and values, on each device: auto takes what is free, full what every
-    /// sequence at its full length needs, 12G so much.
+    /// sequence at its full length needs, 12G so many bytes (k, M and G count 1000).
     #[arg(
         long,
         value_name = "BYTES|auto|full",
         default_value = "auto",
         allow_negative_numbers = true
     )]
-    kv_memory: KvMemory,
+    kv_memory: KvBudget,
     /// Tokens that go through the model together, prompts and answers mixed [default: 512]
-    #[arg(long, value_name = "N", value_parser = args::count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = args::step_tokens, allow_negative_numbers = true)]
     step_tokens: Option<usize>,
     /// getp: only the first prompts; 0 is all.
     #[arg(short, long, default_value = "0", value_parser = args::count_or_zero, allow_negative_numbers = true)]
@@ -154,6 +154,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     args.refuse_flags_of_other_modes()?;
     args.check_paths()?;
     args.note_unused_flags()?;
+    args.device.set_memory(args.kv_memory, args.step_tokens);
     let code = match args.mode {
         Mode::Chat => chat::run(&args),
         Mode::Generate => generate::run(&args),

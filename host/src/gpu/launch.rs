@@ -12,8 +12,6 @@ pub mod linear;
 pub mod moe;
 pub mod rows;
 
-use std::collections::HashMap;
-
 use shared::block::Family;
 use shared::kernels;
 use shared::launch::{self, DevPtr, KernelArgs, Type};
@@ -35,7 +33,8 @@ struct Packed([u8; MAX_PACKED]);
 pub struct Kernels {
     device: Device,
     family: Family,
-    by_name: HashMap<&'static str, Kernel>,
+    /// In the order of the table.
+    loaded: Box<[Kernel]>,
 }
 
 impl Kernels {
@@ -47,10 +46,9 @@ impl Kernels {
             GpuError::Refused(format!("{chip}: no kernels for this chip's family"))
         })?;
         let module = Module::load(device, name, image)?;
-        let by_name = kernels::all()
-            .map(|kernel| Ok((kernel.name, module.kernel(kernel.name)?)))
-            .collect::<Result<_, GpuError>>()?;
-        Ok(Kernels { device: device.clone(), family, by_name })
+        let loaded = kernels::all().map(|kernel| module.kernel(kernel.name));
+        let loaded = loaded.collect::<Result<_, GpuError>>()?;
+        Ok(Kernels { device: device.clone(), family, loaded })
     }
 
     /// Where they run.
@@ -70,8 +68,8 @@ impl Kernels {
 
     /// A kernel of the table, for its resources and occupancy.
     pub fn kernel(&self, kernel: &launch::Kernel) -> Result<&Kernel, GpuError> {
-        self.by_name
-            .get(kernel.name)
+        kernels::index(kernel)
+            .map(|index| &self.loaded[index])
             .ok_or_else(|| GpuError::Refused(format!("{}: not a kernel of the table", kernel.name)))
     }
 
@@ -103,7 +101,9 @@ impl Kernels {
         args: &A,
         optional: &[&str],
     ) -> Result<(), GpuError> {
-        let kernel = self.kernel(A::KERNEL)?;
+        // Its place is known at compile time, and so is a kernel that is not of the table.
+        let index = const { kernels::index(A::KERNEL).expect("a kernel of the table") };
+        let kernel = &self.loaded[index];
         let bytes = A::KERNEL.args_bytes();
         let mut packed = Packed([0; MAX_PACKED]);
         let Some(packed) = packed.0.get_mut(..bytes) else {

@@ -1,14 +1,19 @@
 //! Continues one text, token by token.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use gptoss::modes::scheduler::{Event, Request, Scheduler};
+use anyhow::{Context, Result, bail};
+use gptoss::scheduler::{Event, Request};
 use gptoss::tokenizer::{STOP_TOKENS, TextStream};
+use gptoss::worker::{Worker, WorkerOptions};
 
 use super::{Args, Console, describe_sampling, encode, time_seed};
 use crate::cli::{interrupt, progress};
+
+/// How often Ctrl-C is looked for while no token comes.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let prompt = args.input.as_deref().context("mode generate needs -i, the text to continue")?;
@@ -16,64 +21,76 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut console = Console::stdout(args.log())?;
     let tokenizer = args.tokenizer()?;
     let (weights, _) = args.weights(&mut notes)?;
-    let mut opened = args.device.open(weights, 1, args.room())?;
+    let opened = args.device.open(weights, 1, args.room())?;
     notes.line(format!("device: {}", opened.describe()))?;
-    let engine = opened.engine();
-    let positions = args.positions(engine)?;
-    let ids = encode(&tokenizer, prompt, engine.config(), positions)?;
+    let positions = args.positions(opened.engine())?;
+    let config = opened.engine().config().clone();
+    let ids = encode(&tokenizer, prompt, &config, positions)?;
     let sampling = args.sampling(time_seed);
     if sampling.temperature > 0.0 {
         notes.line(describe_sampling(&sampling))?;
     }
 
     interrupt::catch()?;
-    let start = Instant::now();
     let consumed = ids.len();
-    let mut scheduler = Scheduler::new(1);
-    let max_tokens = positions - consumed;
-    scheduler.submit(Request {
+    let request = Request {
         id: 0,
         prompt: ids,
-        max_tokens,
+        max_tokens: positions - consumed,
         sampling,
         stop: STOP_TOKENS.into(),
-    });
-    let mut stream = TextStream::default();
-    let mut generated = 0;
-    let mut first = None;
-    let mut interrupted = false;
+        prefill_only: false,
+    };
+    let worker = Worker::start(opened.engines, WorkerOptions { batch: 1, reuse: false })?;
+    let (sender, events) = mpsc::channel();
+    let start = Instant::now();
     let mut waiting = Some(progress::waiting("the model reads the prompt"));
-    while !scheduler.is_idle() && !interrupted {
-        for event in scheduler.step(engine)? {
-            let Event::Token { token, .. } = event else { continue };
-            generated += 1;
-            if first.is_none() {
-                first = Some(Instant::now());
-                drop(waiting.take());
-                console.untrusted(prompt)?;
+    let handle = worker.submit(request, &sender, None);
+    drop(sender);
+    let mut stream = TextStream::default();
+    let mut times = Vec::new();
+    loop {
+        match events.recv_timeout(ASK_EVERY) {
+            Ok(Event::Token { token, .. }) => {
+                times.push(start.elapsed());
+                if waiting.take().is_some() {
+                    console.untrusted(prompt)?;
+                }
+                if !STOP_TOKENS.contains(&token) {
+                    console.untrusted(&stream.push(&tokenizer.bytes(token)?))?;
+                }
             }
-            if !STOP_TOKENS.contains(&token) {
-                console.untrusted(&stream.push(&tokenizer.bytes(token)?))?;
-            }
+            Ok(Event::Failed { error, .. }) => bail!(error),
+            Ok(Event::Done { .. }) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
-        interrupted = interrupt::asked();
+        if interrupt::asked() {
+            // A step may take long; what it would bring is not wanted any more.
+            handle.cancel();
+            worker.abandon();
+            drop(waiting);
+            console.untrusted(&stream.finish())?;
+            console.line("")?;
+            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+        }
     }
     if waiting.take().is_some() {
         console.untrusted(prompt)?;
     }
     console.untrusted(&stream.finish())?;
     console.line("")?;
-    notes.line(speed(generated, consumed, start, first))?;
-    Ok(if interrupted { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+    report(&times, consumed, &mut notes)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Tokens after the first one per second since that one, and how long the prompt took.
-fn speed(generated: usize, prompt: usize, start: Instant, first: Option<Instant>) -> String {
-    let first = first.unwrap_or_else(Instant::now);
-    let seconds = first.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
-    let rate = generated.saturating_sub(1) as f64 / seconds;
-    format!(
-        "achieved tok/s: {rate:.6} ({generated} tokens; the prompt's {prompt} took {:.3} s)",
-        first.duration_since(start).as_secs_f64()
-    )
+/// Says how fast the prompt was read and the text written, from when each token came.
+fn report(times: &[Duration], prompt: usize, notes: &mut Console) -> Result<()> {
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
+    let first = first.as_secs_f64();
+    notes.line(format!("prompt: {prompt} tokens, first token after {first:.3} s"))?;
+    let seconds = last.as_secs_f64() - first;
+    if times.len() > 1 && seconds > 0.0 {
+        notes.line(format!("achieved tok/s: {:.6}", (times.len() - 1) as f64 / seconds))?;
+    }
+    Ok(())
 }

@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use gptoss::cpu::CpuEngine;
-use gptoss::engine::{Engine, Sampling};
+use gptoss::engine::{ByHand, Engine, Sampling};
 use gptoss::modes::crosscheck::{self, Crosscheck};
 use gptoss::modes::journal::{self, JobKey, OutputFile};
-use gptoss::modes::parallel::{self, Outcome};
-use gptoss::modes::scheduler::{Counts, Event, Request};
 use gptoss::modes::{prompts, request_seed, verify};
+use gptoss::scheduler::{Counts, Event, Request, RequestError};
 use gptoss::tokenizer::{STOP_TOKENS, Tokenizer};
+use gptoss::worker::{Worker, WorkerOptions};
 
 use super::{Args, Console, describe_sampling, encode, time_seed};
 use crate::cli::interrupt;
@@ -25,6 +26,8 @@ const SAMPLE: &str = "4\n\
     What is the capital of France?\n\
     Write a short poem about rain on a tin roof.\n\
     Explain why matrix units want their operands in tiles.\n";
+/// How often Ctrl-C is looked for while no event comes.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     // Ids on standard output stay alone there.
@@ -39,7 +42,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let tokenizer = args.tokenizer()?;
     let (weights, model) = args.weights(&mut console)?;
     let built_in = args.checkpoint.is_none();
-    let mut opened = match built_in {
+    let opened = match built_in {
         true => args.device.open_or_emulate(Arc::clone(&weights), args.batch(), args.room())?,
         false => args.device.open_all(Arc::clone(&weights), args.batch(), args.room())?,
     };
@@ -52,7 +55,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     console.line(format!(
         "getp: {} requests, {positions} positions, {} at a time",
         prompts.len(),
-        args.batch().min(engine.limits().max_sequences) * opened.engines.len()
+        args.batch().min(engine.limits().max_chunks) * opened.engines.len()
     ))?;
     if sampling.temperature > 0.0 {
         console.line(describe_sampling(&sampling))?;
@@ -69,9 +72,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return verified(args, &mut console);
     };
     let mut job = Job { requests, output, generated: 0, kept: compared.then(Vec::new) };
-    let outcome = job.infer(&mut opened.engines, args.batch(), &mut phases, &mut console)?;
-    if !outcome.is_complete {
+    let options = WorkerOptions { batch: args.batch(), reuse: true };
+    let worker = Worker::start(opened.engines, options)?;
+    let outcome = job.infer(worker, &mut phases, &mut console)?;
+    if outcome.is_interrupted {
         return interrupted(args.output.as_deref());
+    }
+    if !outcome.failed.is_empty() {
+        return failed(&outcome.failed, job.requests.len(), args.output.as_deref());
     }
     job.output.finish()?;
 
@@ -85,7 +93,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         phases.print(outcome.counts, &mut console)?;
     }
     if let Some(kept) = job.kept {
-        let reference = args.device.open_reference(weights)?;
+        let reference = ByHand::new(args.device.open_reference(weights)?);
         crosscheck(&job.requests, &kept, reference, &mut console)?;
     }
     verified(args, &mut console)
@@ -117,7 +125,7 @@ fn verified(args: &Args, console: &mut Console) -> Result<ExitCode> {
 fn crosscheck(
     requests: &[Request],
     chosen: &[(usize, Vec<u32>)],
-    mut reference: CpuEngine,
+    mut reference: ByHand<CpuEngine>,
     console: &mut Console,
 ) -> Result<()> {
     let mut found = Crosscheck::default();
@@ -167,7 +175,8 @@ fn requests(
             .with_context(|| format!("prompt {id} (line {})", id + 2))?;
         let max_tokens = positions - prompt.len();
         let sampling = Sampling { seed: request_seed(sampling.seed, id as u64), ..sampling };
-        Ok(Request { id, prompt, max_tokens, sampling, stop: STOP_TOKENS.into() })
+        let stop = STOP_TOKENS.into();
+        Ok(Request { id, prompt, max_tokens, sampling, stop, prefill_only: false })
     };
     prompts.iter().enumerate().map(request).collect()
 }
@@ -190,6 +199,21 @@ fn interrupted(output: Option<&Path>) -> Result<ExitCode> {
     Ok(ExitCode::from(interrupt::EXIT_CODE))
 }
 
+/// Says which requests failed. The others are kept, and the output is not whole.
+fn failed(
+    failed: &[(usize, RequestError)],
+    requests: usize,
+    output: Option<&Path>,
+) -> Result<ExitCode> {
+    for (id, error) in failed {
+        eprintln!("gptoss: prompt {id} (line {}): {error}", id + 2);
+    }
+    let kept = output.map_or_else(String::new, |path| {
+        format!("; the others are kept in {}", journal::journal_path(path).display())
+    });
+    bail!("{} of {requests} requests failed{kept}", failed.len())
+}
+
 fn check(output: &Path, reference: &Path, console: &mut Console) -> Result<ExitCode> {
     let read = |path: &Path| {
         let bytes =
@@ -203,6 +227,14 @@ fn check(output: &Path, reference: &Path, console: &mut Console) -> Result<ExitC
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What a run came to.
+#[derive(Default)]
+struct Outcome {
+    counts: Counts,
+    is_interrupted: bool,
+    failed: Vec<(usize, RequestError)>,
+}
+
 struct Job {
     requests: Vec<Request>,
     output: OutputFile,
@@ -213,11 +245,10 @@ struct Job {
 }
 
 impl Job {
-    /// Runs what is not done yet, until all is or Ctrl-C comes.
+    /// Runs what is not done yet, until all has ended or Ctrl-C comes.
     fn infer(
         &mut self,
-        engines: &mut [Box<dyn Engine>],
-        batch: usize,
+        worker: Worker,
         phases: &mut Phases,
         console: &mut Console,
     ) -> Result<Outcome> {
@@ -228,29 +259,51 @@ impl Job {
             console.line(format!("resume: {kept} requests are finished"))?;
         }
         let mut report = Report::new(&todo);
-        let mut writing = 0.0;
-        let on_event = |event| {
-            let Event::Done { id, tokens } = event else {
-                report.token();
-                return Ok(());
-            };
-            self.generated += tokens.len();
-            report.done(self.requests[id].max_tokens - tokens.len());
-            if let Some(kept) = &mut self.kept {
-                kept.push((id, tokens.clone()));
-            }
-            let start = Instant::now();
-            let recorded = self.output.record(id, tokens);
-            writing += start.elapsed().as_secs_f64();
-            recorded.with_context(|| "the output is unfinished; --resume completes it")
-        };
         interrupt::catch()?;
-        let outcome = phases
-            .time("engine", || parallel::run(engines, batch, todo, interrupt::asked, on_event))?;
+        let start = Instant::now();
+        let mut outcome = Outcome::default();
+        let mut writing = Duration::ZERO;
+        let (sender, events) = mpsc::channel();
+        let mut left = todo.len();
+        todo.into_iter().for_each(|request| drop(worker.submit(request, &sender, None)));
+        while left > 0 {
+            match events.recv_timeout(ASK_EVERY) {
+                Ok(Event::Token { .. }) => report.token(),
+                Ok(Event::Done { id, tokens, .. }) => {
+                    left -= 1;
+                    let start = Instant::now();
+                    self.record(id, tokens, &mut report)?;
+                    writing += start.elapsed();
+                }
+                Ok(Event::Failed { id, error }) => {
+                    left -= 1;
+                    outcome.failed.push((id, error));
+                }
+                Ok(Event::Started { .. } | Event::Prefill { .. }) | Err(_) => {}
+            }
+            if interrupt::asked() {
+                outcome.is_interrupted = true;
+                break;
+            }
+        }
+        outcome.counts = worker.counts();
+        drop(worker);
+        phases.add("engine", start.elapsed().as_secs_f64());
         // The engines go on meanwhile.
-        phases.add("of it output", writing);
+        phases.add("of it output", writing.as_secs_f64());
         drop(report);
         Ok(outcome)
+    }
+
+    /// Keeps what a request generated.
+    fn record(&mut self, id: usize, tokens: Vec<u32>, report: &mut Report) -> Result<()> {
+        self.generated += tokens.len();
+        report.done(self.requests[id].max_tokens - tokens.len());
+        if let Some(kept) = &mut self.kept {
+            kept.push((id, tokens.clone()));
+        }
+        let recorded = self.output.record(id, tokens);
+        recorded.with_context(|| "the output is unfinished; --resume completes it")
     }
 }
 
@@ -314,6 +367,7 @@ impl Phases {
             ("steps", counts.steps),
             ("prefill tokens", counts.prefill_tokens),
             ("decode tokens", counts.decode_tokens),
+            ("reused tokens", counts.reused_tokens),
             ("preemptions", counts.preemptions),
         ] {
             console.line(format!("{name:<17}: {count:>10}"))?;

@@ -33,7 +33,8 @@ pub struct AttentionShape {
 /// The contract of the `unsafe` launchers: every entry of `tiles` is a run of existing query rows
 /// of one sequence, its tokens at consecutive positions, no longer than the kernel takes
 /// (`SPLIT_ROWS`, `WHOLE_ROWS`); every position that a row of it sees, by the window, has a page in
-/// `table`; the pages exist, and every element in them is finite.
+/// `table`; the pages exist. What they hold behind the last position that a tile sees changes
+/// nothing; what they hold before a window, in a page that is partly seen, is finite.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
     /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled.
@@ -48,7 +49,7 @@ pub struct Attention<'a> {
 }
 
 /// Scalars as the kernels take them, checked.
-struct Sizes {
+struct AttentionSizes {
     rows: u32,
     kv_heads: u32,
     group: u32,
@@ -57,7 +58,7 @@ struct Sizes {
 }
 
 impl AttentionShape {
-    fn check(&self, check: &Check<'_>) -> Result<Sizes, GpuError> {
+    fn check(&self, check: &Check<'_>) -> Result<AttentionSizes, GpuError> {
         let query_rows = self.rows.saturating_mul(self.group);
         check.positive("rows * group", query_rows)?;
         let window = match self.window {
@@ -67,7 +68,7 @@ impl AttentionShape {
         if !(self.scale > 0.0 && self.scale.is_finite()) {
             return Err(check.refuse(format!("scale = {}, expected a positive number", self.scale)));
         }
-        Ok(Sizes {
+        Ok(AttentionSizes {
             rows: check.positive("rows", self.rows)?,
             kv_heads: check.positive("kv_heads", self.kv_heads)?,
             group: check.positive("group", self.group)?,

@@ -142,7 +142,7 @@ impl Kernels {
 }
 
 /// What the six kernels take alike.
-struct Sizes {
+struct LinearSizes {
     w: DevPtr<u8>,
     x: DevPtr<u8>,
     n: u32,
@@ -157,7 +157,7 @@ fn check_linear(
     path: LinearPath,
     LinearShape { n, rows, k }: LinearShape,
     buffers: &Linear<'_>,
-) -> Result<Sizes, GpuError> {
+) -> Result<LinearSizes, GpuError> {
     if rows > path.max_rows() {
         return Err(check.refuse(format!("rows = {rows}, at most {}", path.max_rows())));
     }
@@ -175,5 +175,5 @@ fn check_linear(
         LinearPath::Skinny64 => [n.div_ceil(ROWS as u32 * skinny64_tiles(family)), 1, 1],
         LinearPath::Tile => [n.div_ceil(TILE_OUTPUTS), rows.div_ceil(tile_rows(family)), 1],
     };
-    Ok(Sizes { w, x: DevPtr::new(x.address()), n, rows, steps, grid })
+    Ok(LinearSizes { w, x: DevPtr::new(x.address()), n, rows, steps, grid })
 }
