@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gptoss::cpu::{CpuEngine, CpuOptions, Isa, KvDtype};
-use gptoss::engine::{Chunk, Engine, Output, Want};
+use gptoss::engine::{ByHand, Output, Piece, Want};
 use gptoss::model::{self, Dtype, ExpertWeights, LoadOptions, Matrix, ModelConfig, Weights};
 use oracle::model::{BASE, ExpertFormat, Kv, forward, random, tokens};
 use safetensors::tensor::{Dtype as StDtype, TensorView};
@@ -112,10 +112,11 @@ fn from_snapshot(weights: &Weights, tokens: &[u32], isa: Isa) -> (Vec<f32>, [usi
     let read = model::load(dir.path(), &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     let widths = [read.config.hidden_size, read.config.intermediate_size];
     let options = CpuOptions { threads: 2, isa, kv: KvDtype::F32, ..CpuOptions::default() };
-    let mut engine = CpuEngine::new(Arc::new(read), options).expect("the model can be run");
-    let seq = engine.open(tokens.len()).expect("there is room");
-    let chunk = Chunk { seq, tokens, want: Want::Logits };
-    match engine.step(&[chunk]).expect("the step is valid").remove(0) {
+    let engine = CpuEngine::new(Arc::new(read), options).expect("the model can be run");
+    let mut engine = ByHand::new(engine);
+    let seq = engine.open();
+    let piece = Piece { seq, tokens, want: Want::Logits };
+    match engine.step(&[piece]).expect("the step is valid").remove(0) {
         Output::Logits(logits) => (logits, widths),
         other => panic!("asked for logits, got {other:?}"),
     }

@@ -5,12 +5,12 @@ mod cpu;
 
 /// bf16 and MXFP4 against their definitions. Needs nothing.
 mod codecs;
-/// Snapshots whose widths are padded or whose elements are binary16. Needs nothing.
-mod narrow;
-
 /// What every engine promises, over the CPU engine, the GPU engine and a fake. Needs a device and
 /// its kernels.
 mod conformance;
+/// Snapshots whose widths are padded or whose elements are binary16. Needs nothing.
+mod narrow;
+
 /// The device tests run on: `GPTOSS_TEST_DEVICE`, by default two emulated gfx1151.
 mod gpu;
 /// The GPU engine against the f64 model, and against itself bit for bit. Needs a device and its
@@ -18,6 +18,8 @@ mod gpu;
 mod gpu_engine;
 /// Every kernel against its f64 oracle. Needs a device and its kernels.
 mod kernels;
+/// Imports between modules of the host point down. Needs nothing.
+mod layers;
 /// Memory, streams, events and graphs of the GPU layer. Needs a device, no kernels.
 mod runtime;
 /// Batches, budgets, cancels and preemption, on a fake engine. Needs nothing.

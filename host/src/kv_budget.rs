@@ -25,30 +25,32 @@ pub enum KvBudget {
     Pages(usize, usize),
 }
 
-/// A budget is written `auto`, `full`, or as bytes with an optional `k`, `M` or `G`.
+/// What is no budget.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}', expected auto, full, or bytes as 800M or 4G")]
-pub struct ParseBudgetError(String);
+#[error("expected auto, full or a number of bytes as 800M or 12G (k, M, G count 1024)")]
+pub struct ParseBudgetError;
 
 impl FromStr for KvBudget {
     type Err = ParseBudgetError;
 
     fn from_str(text: &str) -> Result<KvBudget, ParseBudgetError> {
-        let refused = || ParseBudgetError(text.to_owned());
-        let (digits, scale) = match text.char_indices().last() {
-            _ if text == "auto" => return Ok(KvBudget::Free),
-            _ if text == "full" => return Ok(KvBudget::WorstCase),
-            Some((at, 'k' | 'K')) => (&text[..at], 1_000),
-            Some((at, 'M')) => (&text[..at], 1_000_000),
-            Some((at, 'G')) => (&text[..at], 1_000_000_000),
-            _ => (text, 1),
+        let unit = |suffix: char| 1u64 << (10 * " kMG".find(suffix).unwrap_or(0));
+        let (digits, unit) = match text.strip_suffix(['k', 'M', 'G']) {
+            Some(digits) => (digits, text.chars().last().map_or(1, unit)),
+            None => (text, 1),
         };
-        let number: u64 = digits.parse().map_err(|_| refused())?;
-        number
-            .checked_mul(scale)
-            .filter(|&bytes| bytes > 0)
-            .map(KvBudget::Bytes)
-            .ok_or_else(refused)
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        match text {
+            "auto" => Ok(KvBudget::Free),
+            "full" => Ok(KvBudget::WorstCase),
+            _ => digits
+                .parse::<u64>()
+                .ok()
+                .and_then(|number| number.checked_mul(unit))
+                .filter(|bytes| is_number && *bytes > 0)
+                .map(KvBudget::Bytes)
+                .ok_or(ParseBudgetError),
+        }
     }
 }
 
@@ -166,4 +168,70 @@ fn checked(
         KvBudget::Free | KvBudget::Bytes(_) => Geometry { full: pages, windowed: pages, window },
     };
     Err(KvBudgetError { has: has / 1_000_000, least: mb(bytes(least)), worst: mb(bytes(geometry)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synth::Preset;
+
+    #[test]
+    fn a_budget_is_a_word_or_bytes() {
+        for (text, value) in [
+            ("auto", KvBudget::Free),
+            ("full", KvBudget::WorstCase),
+            ("1", KvBudget::Bytes(1)),
+            ("3k", KvBudget::Bytes(3 << 10)),
+            ("800M", KvBudget::Bytes(800 << 20)),
+            ("12G", KvBudget::Bytes(12 << 30)),
+            ("17179869183G", KvBudget::Bytes(17_179_869_183 << 30)),
+        ] {
+            assert_eq!(text.parse(), Ok(value), "{text}");
+        }
+        for text in
+            ["", "0", "0G", "-1", "+1", "1T", "G", "1.5G", "1 G", "12g", "Auto", "17179869184G"]
+        {
+            assert!(text.parse::<KvBudget>().is_err(), "{text}");
+        }
+    }
+
+    const MB: u64 = 1_000_000;
+
+    fn room(free: u64) -> Room {
+        // A page of gpt-oss-20b in bf16.
+        Room { free, page_bytes: 64 * 2 * 8 * 64 * 2, in_flight: 2 }
+    }
+
+    fn plan(budget: KvBudget, sequences: usize, free: u64) -> Result<Geometry, KvBudgetError> {
+        let config = Preset::B20.config();
+        budget.geometry(&config, (sequences, 4096), 512, room(free))
+    }
+
+    #[test]
+    fn a_pool_is_no_larger_than_the_worst_case_nor_than_the_budget() {
+        let config = Preset::B20.config();
+        let bytes = |geometry: &Geometry| geometry_bytes(&config, geometry, room(0));
+        let roomy = plan(KvBudget::Free, 32, 80_000 * MB).unwrap();
+        assert_eq!(roomy.full, 32 * 64, "every sequence as long as it may become");
+        assert_eq!(plan(KvBudget::WorstCase, 32, 80_000 * MB).unwrap(), roomy);
+        for (budget, free, most) in [
+            (KvBudget::Free, 2_000 * MB, 2_000 * MB),
+            (KvBudget::Bytes(700 * MB), 80_000 * MB, 700 * MB),
+            (KvBudget::Bytes(9_000 * MB), 300 * MB, 300 * MB),
+        ] {
+            let geometry = plan(budget, 512, free).unwrap();
+            assert!(bytes(&geometry) <= most, "{budget:?}: {geometry:?}");
+            assert!(bytes(&geometry) > most / 10 * 8, "{budget:?}: {geometry:?} wastes memory");
+            assert!(geometry.max_positions() >= 512, "{geometry:?}");
+        }
+    }
+
+    #[test]
+    fn too_little_is_refused_with_the_arithmetic() {
+        let error = plan(KvBudget::Bytes(5 * MB), 32, 80_000 * MB).unwrap_err();
+        // Three pages in each of 24 layers.
+        assert_eq!((error.has, error.least), (5, 10), "{error}");
+        let error = plan(KvBudget::WorstCase, 512, 1_000 * MB).unwrap_err();
+        assert!(error.has == 1_000 && error.worst > 50_000, "{error}");
+    }
 }

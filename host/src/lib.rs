@@ -18,6 +18,7 @@ pub mod pages;
 pub mod rope;
 pub mod sampling;
 pub mod scheduler;
+pub mod stop;
 pub mod synth;
 pub mod terminal;
 pub mod tokenizer;

@@ -11,7 +11,7 @@ use shared::block::{STEP, tiled_index, tiled_len};
 use shared::kernels::attention::{SPLIT_ROWS, WHOLE_ROWS, max_splits};
 use shared::kv::{PAGE, SPLIT, key_index, page_len, value_index};
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
 /// Content of what no query may see, ruinous if it takes part: behind the last position and in
 /// pages of others even with a weight of zero.
@@ -206,14 +206,18 @@ pub(super) fn run_step(layer: &Layer, step: &Step, sinks: &[f32], way: Way) -> V
     let tiles = stream.buffer_from(&tiles).expect("tiles");
     let positions = stream.buffer_from(&step.positions).expect("positions");
     let sinks = stream.buffer_from(sinks).expect("sinks");
-    let inputs =
-        Attention { q: q.view(), pages: pages.view(), table: table.view(), tiles: tiles.view() };
+    let inputs = Attention {
+        q: as_bf16(q.view()),
+        pages: as_bf16(pages.view()),
+        table: table.view(),
+        tiles: tiles.view(),
+    };
     let out = Output::<u16>::new(&stream, shape.out_len());
     // SAFETY: `Step` lists runs of existing rows and pages for all they see.
     unsafe {
         match way {
             Way::Whole => {
-                kernels().attention_whole(&stream, shape, inputs, sinks.view(), out.view())
+                kernels().attention_whole(&stream, shape, inputs, sinks.view(), as_bf16(out.view()))
             }
             Way::Split => {
                 let last = *step.positions.iter().max().expect("a row");
@@ -224,7 +228,7 @@ pub(super) fn run_step(layer: &Layer, step: &Step, sinks: &[f32], way: Way) -> V
                 kernels()
                     .attention_split(&stream, shape, inputs, splits, parts.view(), rows)
                     .and_then(|()| {
-                        let (parts, out) = (parts.view(), out.view());
+                        let (parts, out) = (parts.view(), as_bf16(out.view()));
                         kernels()
                             .attention_merge(&stream, shape, splits, parts, at, sinks, out, rows)
                     })
@@ -374,8 +378,8 @@ fn attention_refuses_what_it_does_not_handle() {
     let (sinks, out) = (stream.buffer_from(&[0f32; 8]), Output::<u16>::new(&stream, 8));
     let sinks = sinks.expect("memory");
     let inputs = Attention {
-        q: halves.view(),
-        pages: halves.view(),
+        q: as_bf16(halves.view()),
+        pages: as_bf16(halves.view()),
         table: words.view(),
         tiles: words.view(),
     };
@@ -395,8 +399,10 @@ fn attention_refuses_what_it_does_not_handle() {
     ];
     for (shape, what) in cases {
         // SAFETY: refused before anything is read.
-        let result =
-            unsafe { kernels().attention_whole(&stream, shape, inputs, sinks.view(), out.view()) };
+        let result = unsafe {
+            let out = as_bf16(out.view());
+            kernels().attention_whole(&stream, shape, inputs, sinks.view(), out)
+        };
         let error = result.expect_err(what).to_string();
         assert!(error.contains(what), "{error}, expected {what}");
     }

@@ -7,7 +7,7 @@ use oracle::products::{exact, mxint8_values, output};
 use oracle::random::{uniform_bf16, uniform_f32};
 use shared::block::{STEP, tiled_len};
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
 const FORMATS: [DenseFormat; 2] = [DenseFormat::Bf16, DenseFormat::Mxint8];
 pub(super) const PATHS: [LinearPath; 3] =
@@ -62,8 +62,13 @@ impl Case {
         if store == Store::Add {
             stream.upload(out.view(), &self.old).expect("out");
         }
-        let buffers =
-            Linear { w: w.view(), format, x: x.view(), bias: bias.view(), out: out.view() };
+        let buffers = Linear {
+            w: w.view(),
+            format,
+            x: as_bf16(x.view()),
+            bias: bias.view(),
+            out: out.view(),
+        };
         kernels().linear(&stream, path, self.shape, store, buffers).expect("linear");
         out.read(&stream)
     }
@@ -144,7 +149,7 @@ fn linear_refuses_what_it_does_not_handle() {
         let buffers = Linear {
             w: w.view(),
             format: DenseFormat::Bf16,
-            x: x.view(),
+            x: as_bf16(x.view()),
             bias: out.slice(..16),
             out: out.slice(16..),
         };

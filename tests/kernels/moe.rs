@@ -9,7 +9,7 @@ use shared::bf16;
 use shared::block::{ROWS, STEP, tiled_index, tiled_len};
 use shared::kernels::moe::EMPTY;
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
 pub(super) const FORMATS: [ExpertFormat; 2] = [ExpertFormat::Mxfp4, ExpertFormat::Bf16];
 pub(super) const PATHS: [ExpertPath; 2] = [ExpertPath::Skinny, ExpertPath::Tile];
@@ -256,10 +256,10 @@ pub(super) fn gate_up(
     let x = tiled(&stream, x, [routing.rows, k]);
     // Poison in the rows of empty slots must not reach the others.
     let gathered = Output::<u16>::new(&stream, tiled_len(slots, k));
-    let act = Output::new(&stream, tiled_len(slots, units));
+    let act = Output::<u16>::new(&stream, tiled_len(slots, units));
     experts
         .with(&stream, |weights| {
-            let (sorted, x, rows) = (order.view(), x.view(), gathered.view());
+            let (sorted, x, rows) = (order.view(), as_bf16(x.view()), as_bf16(gathered.view()));
             // SAFETY: the order is of this routing and path.
             unsafe {
                 kernels().moe_gather(&stream, routing, k, x, sorted.assignment_of, rows)?;
@@ -270,7 +270,7 @@ pub(super) fn gate_up(
                     weights,
                     sorted,
                     rows,
-                    act.view(),
+                    as_bf16(act.view()),
                     LIMIT,
                 )
             }
@@ -345,7 +345,7 @@ fn down_matches_the_oracle() {
                 let order = Order::of(&stream, routing, path, &ids);
                 let y = Output::new(&stream, slots * n);
                 experts.with(&stream, |weights| {
-                    let (sorted, act) = (order.view(), device_act.view());
+                    let (sorted, act) = (order.view(), as_bf16(device_act.view()));
                     // SAFETY: the order is of this routing and path.
                     unsafe {
                         kernels().moe_down(&stream, routing, path, weights, sorted, act, y.view())

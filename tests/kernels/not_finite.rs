@@ -14,7 +14,7 @@ use super::basics::{rmsnorm, softmax};
 use super::linear::{self, Case};
 use super::moe::{self, Experts, Order};
 use super::rows::{Rope, norm};
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
 const BAD: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 const NAN: u16 = bf16::from_f32(f32::NAN);
@@ -181,7 +181,7 @@ fn in_the_second_product_of_an_expert() {
             let act = moe::tiled(&stream, act, [slots, k]);
             let y = Output::new(&stream, slots * n);
             experts.with(&stream, |weights| {
-                let (sorted, act, y) = (order.view(), act.view(), y.view());
+                let (sorted, act, y) = (order.view(), as_bf16(act.view()), y.view());
                 // SAFETY: the order is of this routing and path.
                 unsafe { kernels().moe_down(&stream, ROUTING, path, weights, sorted, act, y) }
                     .expect("moe_down");

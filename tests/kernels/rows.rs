@@ -8,7 +8,7 @@ use shared::block::{ROWS, STEP, tiled_index, tiled_len};
 use shared::kernels::rows::{FROM_CHOSEN, NOT_FINITE};
 use shared::kv::{PAGE, key_index, page_len, value_index};
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
 /// The rows that `embed` writes for `tokens` over a table of eleven rows of `n`.
 fn embedded(table: &[u16], n: usize, tokens: &[u32], chosen: &[u32]) -> Vec<f32> {
@@ -17,7 +17,7 @@ fn embedded(table: &[u16], n: usize, tokens: &[u32], chosen: &[u32]) -> Vec<f32>
     let table = stream.buffer_from(table).expect("table");
     let tokens = stream.buffer_from(tokens).expect("tokens");
     let chosen = stream.buffer_from(chosen).expect("chosen");
-    let (table, tokens, chosen) = (table.view(), tokens.view(), chosen.view());
+    let (table, tokens, chosen) = (as_bf16(table.view()), tokens.view(), chosen.view());
     kernels().embed(&stream, table, tokens, chosen, x.view(), n).expect("embed");
     x.read(&stream)
 }
@@ -81,13 +81,13 @@ pub(super) fn norm(x: &[f32], weight: &[f32], gather: Option<&[u32]>) -> Vec<Vec
     let y = Output::<u16>::new(&stream, tiled_len(count, n));
     let x = stream.buffer_from(x).expect("x");
     let weight = stream.buffer_from(weight).expect("weight");
-    let (x, weight) = (x.view(), weight.view());
+    let (x, weight, out) = (x.view(), weight.view(), as_bf16(y.view()));
     match gather {
-        None => kernels().rmsnorm_tiled(&stream, x, weight, y.view(), 1e-5),
+        None => kernels().rmsnorm_tiled(&stream, x, weight, out, 1e-5),
         Some(rows) => {
             let rows = stream.buffer_from(rows).expect("rows");
             // SAFETY: the tests name rows of x.
-            unsafe { kernels().rmsnorm_tiled_rows(&stream, x, weight, rows.view(), y.view(), 1e-5) }
+            unsafe { kernels().rmsnorm_tiled_rows(&stream, x, weight, rows.view(), out, 1e-5) }
         }
     }
     .expect("rmsnorm_tiled");
@@ -170,8 +170,8 @@ impl Rope<'_> {
             rope: d_angles.view(),
             positions: d_positions.view(),
             page_of: d_pages.view(),
-            q: q.view(),
-            pages: pages.view(),
+            q: as_bf16(q.view()),
+            pages: as_bf16(pages.view()),
         };
         let shape = Heads { heads, kv_heads, head_dim: dim };
         // SAFETY: angles reach the last position, pages are below `rows`, one for each.

@@ -50,7 +50,7 @@ pub unsafe fn split<const DS: usize, const DT: usize>(
         let mut values = Weighted::<DT>::EMPTY;
         let mut page = core::ptr::null();
         let softmax = Softmax::new(&scores, launch.scale, |step, p| {
-            if step * STEP % PAGE == 0 {
+            if (step * STEP).is_multiple_of(PAGE) {
                 page = fetch.values(step * STEP / PAGE);
             }
             values.add(&seen, [split, step as u32], p, page, lane);

@@ -1,7 +1,6 @@
 //! CDNA: two MFMA of 16 k, four from each chunk. A quarter of the wave holds one chunk column.
 //!
-//! gfx950 has the instruction for all 32 k at once, but LLVM types its operands as bfloat, which
-//! Rust cannot name.
+//! gfx950 has an instruction for all 32 k at once. It is not used: see device/README.md.
 
 use shared::block::Family;
 use shared::frag::Frag as _;

@@ -3,6 +3,7 @@
 //! Loaded at run time; signatures and constants: `cublas_api.h` and `library_types.h` of CUDA 12,
 //! unchanged in CUDA 13.
 
+use half::bf16;
 use std::ffi::{c_int, c_void};
 use std::path::PathBuf;
 
@@ -56,7 +57,7 @@ pub enum Product<'a> {
     /// As f32.
     F32(DeviceSlice<'a, f32>),
     /// As bf16 bits.
-    Bf16(DeviceSlice<'a, u16>),
+    Bf16(DeviceSlice<'a, bf16>),
 }
 
 /// cuBLAS, bound to one stream.
@@ -104,8 +105,8 @@ impl<'a> Cublas<'a> {
     pub fn gemm_bf16(
         &self,
         c: Product<'_>,
-        a: DeviceSlice<'_, u16>,
-        b: DeviceSlice<'_, u16>,
+        a: DeviceSlice<'_, bf16>,
+        b: DeviceSlice<'_, bf16>,
         [m, n, k]: [usize; 3],
     ) -> Result<(), GpuError> {
         let (c_len, c_at, c_type) = match c {

@@ -12,6 +12,7 @@ mod linear;
 mod moe;
 mod rows;
 
+use half::bf16;
 use std::fmt;
 
 use bytemuck::Pod;
@@ -285,7 +286,7 @@ impl Bench<'_> {
     }
 
     /// Random bf16 in [-1, 1).
-    fn bf16(&self, len: usize) -> Result<DeviceBuffer<u16>, GpuError> {
+    fn bf16(&self, len: usize) -> Result<DeviceBuffer<bf16>, GpuError> {
         self.repeated(&ceiling::random_bf16(PATTERN, 1), len)
     }
 

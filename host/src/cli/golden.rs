@@ -7,7 +7,7 @@ use anyhow::Result;
 use gptoss::{golden, terminal};
 
 use super::Console;
-use super::model::{DeviceArgs, ModelArgs};
+use super::model::{DeviceArgs, ModelArgs, Room};
 
 /// Runs golden.json against the snapshot beside it; the exit code says whether it passes.
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let golden = golden::read(&args.dir, weights.config.vocab_size)?;
     let length = |case: &golden::Case| case.prompt.len() + case.greedy.len();
     let longest = golden.cases.iter().map(length).max().unwrap_or(1);
-    let opened = args.device.open(weights, 1, Some(longest))?;
+    let opened = args.device.open(weights, Room::for_one(longest))?;
     let mut console = Console::stdout(None)?;
     console.line(format!("{}: {}", terminal::path(&args.dir), opened.engine().describe()))?;
     let precision = opened.precision;

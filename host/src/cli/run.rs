@@ -19,7 +19,7 @@ use gptoss::terminal;
 use gptoss::tokenizer::{Tokenizer, TokenizerError};
 
 use super::console::LOG_FILE;
-use super::model::{self, DeviceArgs, ModelArgs};
+use super::model::{self, DeviceArgs, ModelArgs, Room};
 use super::{Console, args};
 
 /// Total positions when `-n` does not say.
@@ -154,7 +154,6 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     args.refuse_flags_of_other_modes()?;
     args.check_paths()?;
     args.note_unused_flags()?;
-    args.device.set_memory(args.kv_memory, args.step_tokens);
     let code = match args.mode {
         Mode::Chat => chat::run(&args),
         Mode::Generate => generate::run(&args),
@@ -243,13 +242,15 @@ impl Args {
         Ok((weights, name.display().to_string()))
     }
 
-    /// Positions an engine has to make room for.
-    fn room(&self) -> Option<usize> {
-        Some(match self.steps {
+    /// What an engine has to make room for, `batch` requests at a time.
+    fn room(&self, batch: usize) -> Room {
+        let positions = match self.steps {
             Some(0) => usize::MAX,
             Some(n) => n,
             None => self.default_positions(),
-        })
+        };
+        let (kv_memory, step_tokens) = (self.kv_memory, self.step_tokens);
+        Room { batch, positions: Some(positions), kv_memory, step_tokens }
     }
 
     fn default_positions(&self) -> usize {

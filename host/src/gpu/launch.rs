@@ -12,9 +12,10 @@ pub mod linear;
 pub mod moe;
 pub mod rows;
 
+use half::bf16;
 use shared::block::Family;
 use shared::kernels;
-use shared::launch::{self, DevPtr, KernelArgs, Type};
+use shared::launch::{self, DevPtr, KernelArgs, Scalar, Type};
 
 use super::buffer::DeviceSlice;
 use super::device::Device;
@@ -149,9 +150,25 @@ fn check_pointers(
     Ok(())
 }
 
-impl<T> DeviceSlice<'_, T> {
+/// An element that kernels take, and what the table of kernels calls it.
+pub trait Argument {
+    /// The scalar in the table.
+    type Scalar: Scalar;
+}
+
+macro_rules! arguments {
+    ($($ty:ty => $scalar:ty),*) => {$(
+        impl Argument for $ty {
+            type Scalar = $scalar;
+        }
+    )*};
+}
+// The table has no type of two bytes but their bits.
+arguments!(u8 => u8, u32 => u32, i32 => i32, u64 => u64, f32 => f32, bf16 => u16);
+
+impl<T: Argument> DeviceSlice<'_, T> {
     /// Its address as a kernel argument.
-    pub fn ptr(self) -> DevPtr<T> {
+    pub fn ptr(self) -> DevPtr<T::Scalar> {
         DevPtr::new(self.address())
     }
 }
@@ -204,12 +221,12 @@ impl<'a> Check<'a> {
     }
 
     /// A view of `shape` elements on the launch's device.
-    pub(crate) fn view<T>(
+    pub(crate) fn view<T: Argument>(
         &self,
         name: &str,
         view: DeviceSlice<'_, T>,
         shape: &[usize],
-    ) -> Result<DevPtr<T>, GpuError> {
+    ) -> Result<DevPtr<T::Scalar>, GpuError> {
         let wanted = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
         if wanted != Some(view.len()) {
             return Err(
@@ -227,13 +244,13 @@ impl<'a> Check<'a> {
     }
 
     /// As [`Check::view`], for a kernel that reads `bytes` at a time.
-    pub(crate) fn aligned<T>(
+    pub(crate) fn aligned<T: Argument>(
         &self,
         name: &str,
         view: DeviceSlice<'_, T>,
         shape: &[usize],
         bytes: u64,
-    ) -> Result<DevPtr<T>, GpuError> {
+    ) -> Result<DevPtr<T::Scalar>, GpuError> {
         let ptr = self.view(name, view, shape)?;
         if !ptr.address().is_multiple_of(bytes) {
             return Err(self.refuse(format!(

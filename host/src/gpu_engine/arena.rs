@@ -1,5 +1,6 @@
 //! Memory for the activations of a step, allocated once for the largest step.
 
+use half::bf16;
 use shared::block::{Family, tiled_len};
 use shared::kernels::attention::{SPLIT_ROWS, max_splits, part_len};
 use shared::kernels::moe::TILE_WORDS;
@@ -58,15 +59,15 @@ arena! { of;
     /// Residual stream, `[R, hidden]`.
     x: f32 = of.rows * of.hidden;
     /// Rows normalised before a product, `[R, hidden]`, tiled.
-    normed: u16 = tiled_len(of.rows, of.hidden);
+    normed: bf16 = tiled_len(of.rows, of.hidden);
     /// Queries, keys, values as computed, `[R, q_dim + 2 kv_dim]`.
     qkv: f32 = of.rows * (of.q_dim + 2 * of.kv_dim);
     /// Rotated queries, `[kv heads][R * group, head_dim]`, each tiled.
-    q: u16 = of.kv_heads * tiled_len(of.rows * of.group, of.head_dim);
+    q: bf16 = of.kv_heads * tiled_len(of.rows * of.group, of.head_dim);
     /// Parts of attention, see `shared::kernels::attention`.
     parts: f32 = of.parts;
     /// Attention's output, `[R, q_dim]`, tiled.
-    attention: u16 = tiled_len(of.rows, of.q_dim);
+    attention: bf16 = tiled_len(of.rows, of.q_dim);
     /// Router logits, `[R, experts]`.
     router: f32 = of.rows * of.experts;
     /// Experts of each row, `[A]`.
@@ -82,13 +83,13 @@ arena! { of;
     /// `[1]`
     num_tiles: u32 = 1;
     /// Rows by slot, `[S, hidden]`, tiled.
-    gathered: u16 = tiled_len(of.slots, of.hidden);
+    gathered: bf16 = tiled_len(of.slots, of.hidden);
     /// First product's result, `[S, intermediate]`, tiled.
-    act: u16 = tiled_len(of.slots, of.intermediate);
+    act: bf16 = tiled_len(of.slots, of.intermediate);
     /// Second product's result, `[S, hidden]`.
     y: f32 = of.slots * of.hidden;
     /// Rows that want logits, `[O, hidden]`, tiled.
-    last: u16 = tiled_len(of.outputs, of.hidden);
+    last: bf16 = tiled_len(of.outputs, of.hidden);
     /// `[O, vocab]`
     logits: f32 = of.outputs * of.vocab;
     /// Tokens chosen in the last step that chose any, one for each chunk that wanted one.

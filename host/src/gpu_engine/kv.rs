@@ -1,5 +1,6 @@
 //! Memory of the paged KV cache on a device. Which page holds what is [`crate::pages`]' to know.
 
+use half::bf16;
 use shared::kv::page_len;
 use shared::model::ModelConfig;
 
@@ -8,7 +9,7 @@ use crate::pages::Geometry;
 
 /// The pages of every layer.
 pub struct KvMemory {
-    layers: Vec<DeviceBuffer<u16>>,
+    layers: Vec<DeviceBuffer<bf16>>,
 }
 
 /// Bytes of one page of one layer.
@@ -38,7 +39,7 @@ impl KvMemory {
     }
 
     /// The pages of layer `layer`.
-    pub fn layer(&self, layer: usize) -> DeviceSlice<'_, u16> {
+    pub fn layer(&self, layer: usize) -> DeviceSlice<'_, bf16> {
         self.layers[layer].view()
     }
 }

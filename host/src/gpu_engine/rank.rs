@@ -1,5 +1,6 @@
 //! One device's part of a model, and the kernels it is made to run.
 
+use half::bf16;
 use shared::block::tiled_len;
 use shared::model::ModelConfig;
 use shared::sampling::Draw;
@@ -65,7 +66,7 @@ impl Rank {
         &self,
         rows: usize,
         dense: &Dense,
-        x: DeviceSlice<'_, u16>,
+        x: DeviceSlice<'_, bf16>,
         out: DeviceSlice<'_, f32>,
         store: Store,
     ) -> Result<(), GpuError> {

@@ -64,7 +64,7 @@ pub struct DeviceLayer {
 /// A model on a device.
 pub struct DeviceWeights {
     /// `[vocab, hidden]`, row-major.
-    pub embedding: DeviceBuffer<u16>,
+    pub embedding: DeviceBuffer<half::bf16>,
     /// Blocks, first to last.
     pub layers: Vec<DeviceLayer>,
     /// `[hidden]`
@@ -312,7 +312,11 @@ impl<'a> Upload<'a> {
     }
 
     /// A matrix as it is, rounded to bf16.
-    fn plain(&mut self, matrix: &Matrix, to: Everywhere<'_, u16>) -> Result<(), GpuEngineError> {
+    fn plain(
+        &mut self,
+        matrix: &Matrix,
+        to: Everywhere<'_, half::bf16>,
+    ) -> Result<(), GpuEngineError> {
         let (dtype, data) = (matrix.dtype, &*matrix.data);
         self.elements(to, |out, first| to_bf16(out, dtype, &data[first * dtype.size()..]))
     }
@@ -420,7 +424,7 @@ fn refused(tensor: String, source: PackError) -> GpuEngineError {
     GpuEngineError::Pack { tensor, source }
 }
 
-/// The first values of `data` as bf16, as many as fill `out`; f32 are rounded.
+/// The first values of `data` as bf16, as many as fill `out`; others are rounded.
 fn to_bf16(out: &mut [u8], dtype: Dtype, data: &[u8]) {
     /// Elements that a thread takes at a time.
     const PIECE: usize = 32 << 10;
@@ -431,7 +435,8 @@ fn to_bf16(out: &mut [u8], dtype: Dtype, data: &[u8]) {
             Dtype::F16 => {
                 let (out, _) = out.as_chunks_mut::<2>();
                 for (out, &value) in out.iter_mut().zip(data.as_chunks::<2>().0) {
-                    *out = bf16::from_f32(half::f16::from_le_bytes(value).to_f32()).to_le_bytes();
+                    let value = half::f16::from_le_bytes(value).to_f32();
+                    *out = bf16::from_f32(value).to_le_bytes();
                 }
             }
             Dtype::F32 => {

@@ -204,7 +204,7 @@ mod tests {
     fn overlapping_ranges_are_moved() {
         for shift in [1usize, 8, 100, PIECE, PIECE + 3] {
             let len = 3 * PIECE + 5;
-            let original: Vec<u8> = (0..len + shift).map(|i| (i * 31 >> 3) as u8).collect();
+            let original: Vec<u8> = (0..len + shift).map(|i| ((i * 31) >> 3) as u8).collect();
             for up in [true, false] {
                 let mut bytes = original.clone();
                 let (from, to) = if up { (0, shift) } else { (shift, 0) };

@@ -1,5 +1,6 @@
 //! The dense products.
 
+use half::bf16;
 use shared::block::tiled_len;
 
 use super::Bench;
@@ -10,7 +11,7 @@ use crate::gpu::{DeviceBuffer, GpuError};
 /// What one launch reads and writes.
 struct Set {
     w: DeviceBuffer<u8>,
-    x: DeviceBuffer<u16>,
+    x: DeviceBuffer<bf16>,
     out: DeviceBuffer<f32>,
 }
 

@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut console = Console::stdout(args.log())?;
     let tokenizer = args.tokenizer()?;
     let (weights, _) = args.weights(&mut console)?;
-    let opened = args.device.open(weights, 1, args.room())?;
+    let opened = args.device.open(weights, args.room(1))?;
     console.line(format!("device: {}", opened.describe()))?;
     let positions = args.positions(opened.engine())?;
     let worker = Worker::start(opened.engines, WorkerOptions { batch: 1, reuse: true })?;

@@ -1,12 +1,14 @@
 //! Continues one text, token by token.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use gptoss::scheduler::{Event, Request};
-use gptoss::tokenizer::{STOP_TOKENS, TextStream};
+use gptoss::stop::{self, StopTexts};
+use gptoss::tokenizer::{STOP_TOKENS, TextStream, Tokenizer};
 use gptoss::worker::{Worker, WorkerOptions};
 
 use super::{Args, Console, describe_sampling, encode, time_seed};
@@ -19,18 +21,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let prompt = args.input.as_deref().context("mode generate needs -i, the text to continue")?;
     let mut notes = Console::stderr(None)?;
     let mut console = Console::stdout(args.log())?;
-    let tokenizer = args.tokenizer()?;
+    let tokenizer = Arc::new(args.tokenizer()?);
     let (weights, _) = args.weights(&mut notes)?;
-    let opened = args.device.open(weights, 1, args.room())?;
+    let opened = args.device.open(weights, args.room(1))?;
     notes.line(format!("device: {}", opened.describe()))?;
     let positions = args.positions(opened.engine())?;
-    let config = opened.engine().config().clone();
-    let ids = encode(&tokenizer, prompt, &config, positions)?;
+    let ids = encode(&tokenizer, prompt, opened.engine().config(), positions)?;
     let sampling = args.sampling(time_seed);
     if sampling.temperature > 0.0 {
         notes.line(describe_sampling(&sampling))?;
     }
-
     interrupt::catch()?;
     let consumed = ids.len();
     let request = Request {
@@ -42,55 +42,115 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         prefill_only: false,
     };
     let worker = Worker::start(opened.engines, WorkerOptions { batch: 1, reuse: false })?;
-    let (sender, events) = mpsc::channel();
-    let start = Instant::now();
-    let mut waiting = Some(progress::waiting("the model reads the prompt"));
-    let handle = worker.submit(request, &sender, None);
-    drop(sender);
-    let mut stream = TextStream::default();
-    let mut times = Vec::new();
-    loop {
-        match events.recv_timeout(ASK_EVERY) {
-            Ok(Event::Token { token, .. }) => {
-                times.push(start.elapsed());
-                if waiting.take().is_some() {
-                    console.untrusted(prompt)?;
-                }
-                if !STOP_TOKENS.contains(&token) {
-                    console.untrusted(&stream.push(&tokenizer.bytes(token)?))?;
-                }
-            }
-            Ok(Event::Failed { error, .. }) => bail!(error),
-            Ok(Event::Done { .. }) | Err(RecvTimeoutError::Disconnected) => break,
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-        }
-        if interrupt::asked() {
-            // A step may take long; what it would bring is not wanted any more.
-            handle.cancel();
-            worker.abandon();
-            drop(waiting);
-            console.untrusted(&stream.finish())?;
-            console.line("")?;
-            return Ok(ExitCode::from(interrupt::EXIT_CODE));
-        }
+    let text = Text::new(&args.stop, &tokenizer, prompt);
+    let told = follow(&worker, request, text, &mut console)?;
+    notes.line(told.speed(consumed))?;
+    if told.is_interrupted {
+        // A step may take long, and what it would bring is not wanted any more.
+        worker.abandon();
+        return Ok(ExitCode::from(interrupt::EXIT_CODE));
     }
-    if waiting.take().is_some() {
-        console.untrusted(prompt)?;
-    }
-    console.untrusted(&stream.finish())?;
-    console.line("")?;
-    report(&times, consumed, &mut notes)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says how fast the prompt was read and the text written, from when each token came.
-fn report(times: &[Duration], prompt: usize, notes: &mut Console) -> Result<()> {
-    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
-    let first = first.as_secs_f64();
-    notes.line(format!("prompt: {prompt} tokens, first token after {first:.3} s"))?;
-    let seconds = last.as_secs_f64() - first;
-    if times.len() > 1 && seconds > 0.0 {
-        notes.line(format!("achieved tok/s: {:.6}", (times.len() - 1) as f64 / seconds))?;
+/// The text as it is shown.
+struct Text<'a> {
+    tokenizer: &'a Arc<Tokenizer>,
+    stops: &'a [String],
+    stop: StopTexts,
+    stream: TextStream,
+    /// Shown before the first token.
+    prompt: Option<&'a str>,
+}
+
+impl<'a> Text<'a> {
+    fn new(stops: &'a [String], tokenizer: &'a Arc<Tokenizer>, prompt: &'a str) -> Text<'a> {
+        let (stop, stream) = (StopTexts::new(stops), TextStream::default());
+        Text { tokenizer, stops, stop, stream, prompt: Some(prompt) }
     }
-    Ok(())
+
+    fn push(&mut self, token: u32, console: &mut Console) -> Result<()> {
+        if let Some(prompt) = self.prompt.take() {
+            console.untrusted(prompt)?;
+        }
+        if STOP_TOKENS.contains(&token) {
+            return Ok(());
+        }
+        let bytes = self.stop.push(&self.tokenizer.bytes(token)?);
+        console.untrusted(&self.stream.push(&bytes))
+    }
+
+    fn end(mut self, console: &mut Console) -> Result<()> {
+        if let Some(prompt) = self.prompt.take() {
+            console.untrusted(prompt)?;
+        }
+        let rest = self.stream.push(&self.stop.finish());
+        console.untrusted(&rest)?;
+        console.untrusted(&self.stream.finish())?;
+        console.line("")
+    }
+}
+
+/// When tokens came.
+struct Told {
+    start: Instant,
+    first: Option<Instant>,
+    last: Instant,
+    tokens: usize,
+    is_interrupted: bool,
+}
+
+impl Told {
+    /// Tokens after the first one per second since that one, and how long the prompt took.
+    fn speed(&self, prompt: usize) -> String {
+        let first = self.first.unwrap_or(self.last);
+        let seconds = (self.last - first).as_secs_f64().max(f64::MIN_POSITIVE);
+        let rate = self.tokens.saturating_sub(1) as f64 / seconds;
+        format!(
+            "achieved tok/s: {rate:.6} ({} tokens; the prompt's {prompt} took {:.3} s)",
+            self.tokens,
+            (first - self.start).as_secs_f64()
+        )
+    }
+}
+
+/// Shows what comes, until the end or Ctrl-C.
+fn follow(
+    worker: &Worker,
+    request: Request,
+    mut text: Text<'_>,
+    console: &mut Console,
+) -> Result<Told> {
+    let (sender, events) = mpsc::channel();
+    let start = Instant::now();
+    let mut told = Told { start, first: None, last: start, tokens: 0, is_interrupted: false };
+    let mut reading =
+        Some(progress::tokens("the model reads the prompt", request.prompt.len() as u64));
+    let handle = worker.submit(request, &sender, stop::until(text.stops, text.tokenizer));
+    drop(sender);
+    loop {
+        match events.recv_timeout(ASK_EVERY) {
+            Ok(Event::Prefill { done, .. }) => {
+                reading.iter().for_each(|bar| bar.set_position(done as u64));
+            }
+            Ok(Event::Token { token, .. }) => {
+                drop(reading.take());
+                told.last = Instant::now();
+                told.first.get_or_insert(told.last);
+                told.tokens += 1;
+                text.push(token, console)?;
+            }
+            Ok(Event::Failed { error, .. }) => bail!(error),
+            Ok(Event::Done { .. }) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(Event::Started { .. }) | Err(RecvTimeoutError::Timeout) => {}
+        }
+        if interrupt::asked() {
+            handle.cancel();
+            told.is_interrupted = true;
+            break;
+        }
+    }
+    drop(reading);
+    text.end(console)?;
+    Ok(told)
 }

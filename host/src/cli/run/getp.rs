@@ -13,8 +13,9 @@ use gptoss::modes::crosscheck::{self, Crosscheck};
 use gptoss::modes::journal::{self, JobKey, OutputFile};
 use gptoss::modes::{prompts, request_seed, verify};
 use gptoss::scheduler::{Counts, Event, Request, RequestError};
+use gptoss::stop;
 use gptoss::tokenizer::{STOP_TOKENS, Tokenizer};
-use gptoss::worker::{Worker, WorkerOptions};
+use gptoss::worker::{Until, Worker, WorkerOptions};
 
 use super::{Args, Console, describe_sampling, encode, time_seed};
 use crate::cli::interrupt;
@@ -39,12 +40,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let name = args.input.as_deref().unwrap_or("the sample prompts");
     let limit = (args.truncate > 0).then_some(args.truncate);
     let prompts = prompts::parse(&input, limit).with_context(|| name.to_owned())?;
-    let tokenizer = args.tokenizer()?;
+    let tokenizer = Arc::new(args.tokenizer()?);
     let (weights, model) = args.weights(&mut console)?;
     let built_in = args.checkpoint.is_none();
+    let room = args.room(args.batch());
     let opened = match built_in {
-        true => args.device.open_or_emulate(Arc::clone(&weights), args.batch(), args.room())?,
-        false => args.device.open_all(Arc::clone(&weights), args.batch(), args.room())?,
+        true => args.device.open_or_emulate(Arc::clone(&weights), room)?,
+        false => args.device.open_all(Arc::clone(&weights), room)?,
     };
     // What the built-in model computes on a GPU is compared with the CPU engine.
     let compared = built_in && !opened.is_cpu() && args.temperature() == 0.0;
@@ -67,14 +69,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             .with_context(|| name.to_owned())
     })?;
     let key = args.job_key(&prompts, positions, sampling, &model, &opened.kind)?;
-    let Some(output) = open_output(args, &requests, &key)? else {
+    let until = || stop::until(&args.stop, &tokenizer);
+    let Some(output) = open_output(args, &requests, &key, until)? else {
         console.line("resume: every request is finished already")?;
         return verified(args, &mut console);
     };
     let mut job = Job { requests, output, generated: 0, kept: compared.then(Vec::new) };
     let options = WorkerOptions { batch: args.batch(), reuse: true };
     let worker = Worker::start(opened.engines, options)?;
-    let outcome = job.infer(worker, &mut phases, &mut console)?;
+    let outcome = job.infer(worker, until, &mut phases, &mut console)?;
     if outcome.is_interrupted {
         return interrupted(args.output.as_deref());
     }
@@ -100,14 +103,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The output, as far as an earlier run came; `None` when that was to its end.
-fn open_output(args: &Args, requests: &[Request], key: &JobKey) -> Result<Option<OutputFile>> {
+fn open_output(
+    args: &Args,
+    requests: &[Request],
+    key: &JobKey,
+    until: impl Fn() -> Option<Until>,
+) -> Result<Option<OutputFile>> {
     let count = requests.len();
     Ok(match &args.output {
         None => Some(OutputFile::stream(Box::new(std::io::stdout()), count)),
         Some(path) if args.resume => OutputFile::resume(path, count, key, |request, ids| {
             let Request { max_tokens, stop, .. } = &requests[request];
             let stopped = ids.last().is_some_and(|id| stop.contains(id));
-            ids.len() == *max_tokens || stopped && ids.len() < *max_tokens
+            let enough = || {
+                let mut until = until();
+                until
+                    .as_mut()
+                    .and_then(|until| ids.iter().position(|&id| until(id)))
+                    .is_some_and(|at| at + 1 == ids.len())
+            };
+            ids.len() == *max_tokens || ids.len() < *max_tokens && (stopped || enough())
         })?,
         Some(path) => Some(OutputFile::create(path, count, key)?),
     })
@@ -249,6 +264,7 @@ impl Job {
     fn infer(
         &mut self,
         worker: Worker,
+        until: impl Fn() -> Option<Until>,
         phases: &mut Phases,
         console: &mut Console,
     ) -> Result<Outcome> {
@@ -265,7 +281,7 @@ impl Job {
         let mut writing = Duration::ZERO;
         let (sender, events) = mpsc::channel();
         let mut left = todo.len();
-        todo.into_iter().for_each(|request| drop(worker.submit(request, &sender, None)));
+        todo.into_iter().for_each(|request| drop(worker.submit(request, &sender, until())));
         while left > 0 {
             match events.recv_timeout(ASK_EVERY) {
                 Ok(Event::Token { .. }) => report.token(),

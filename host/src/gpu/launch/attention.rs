@@ -3,6 +3,7 @@
 //! Tile lists, positions and page numbers are content of device memory that the kernels trust, so
 //! these launchers are `unsafe`; see [`Attention`] for what must hold.
 
+use half::bf16;
 use shared::block::tiled_len;
 use shared::kernels::attention::*;
 use shared::kv;
@@ -38,9 +39,9 @@ pub struct AttentionShape {
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
     /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled.
-    pub q: DeviceSlice<'a, u16>,
+    pub q: DeviceSlice<'a, bf16>,
     /// This layer's pages, see `shared::kv`; a whole number of them.
-    pub pages: DeviceSlice<'a, u16>,
+    pub pages: DeviceSlice<'a, bf16>,
     /// Page numbers.
     pub table: DeviceSlice<'a, u32>,
     /// `[tiles, 4]`: first query row, query rows, where the sequence's pages begin in `table`,
@@ -200,7 +201,7 @@ impl Kernels {
         parts: DeviceSlice<'_, f32>,
         positions: DeviceSlice<'_, u32>,
         sinks: DeviceSlice<'_, f32>,
-        out: DeviceSlice<'_, u16>,
+        out: DeviceSlice<'_, bf16>,
         query_rows: usize,
     ) -> Result<(), GpuError> {
         macro_rules! launch {
@@ -244,7 +245,7 @@ impl Kernels {
         shape: AttentionShape,
         inputs: Attention<'_>,
         sinks: DeviceSlice<'_, f32>,
-        out: DeviceSlice<'_, u16>,
+        out: DeviceSlice<'_, bf16>,
     ) -> Result<(), GpuError> {
         macro_rules! launch {
             ($kernel:ident) => {{

@@ -1,5 +1,6 @@
 //! Launchers of the dense products.
 
+use half::bf16;
 use shared::block::{Family, ROWS, STEP, tiled_len};
 use shared::kernels::linear::{
     SKINNY_OUTPUTS, TILE_OUTPUTS, linear_skinny_bf16, linear_skinny_mxint8, linear_skinny64_bf16,
@@ -94,7 +95,7 @@ pub struct Linear<'a> {
     /// How `w` is stored.
     pub format: DenseFormat,
     /// `[rows, k]` bf16 in tiled layout: `tiled_len(rows, k)` elements, see `shared::block`.
-    pub x: DeviceSlice<'a, u16>,
+    pub x: DeviceSlice<'a, bf16>,
     /// `[n]`
     pub bias: DeviceSlice<'a, f32>,
     /// `[rows, n]`
