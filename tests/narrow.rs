@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gptoss::cpu::{CpuEngine, CpuOptions, Isa, KvDtype};
-use gptoss::engine::{ByHand, Output, Piece, Want};
+use gptoss::engine::{ByHand, Engine, Output, Piece, Want};
+use gptoss::gpu_engine::{GpuEngine, GpuOptions};
 use gptoss::model::{self, Dtype, ExpertWeights, LoadOptions, Matrix, ModelConfig, Weights};
 use oracle::model::{BASE, ExpertFormat, Kv, forward, random, tokens};
 use safetensors::tensor::{Dtype as StDtype, TensorView};
 use serde_json::json;
+
+use crate::gpu::{devices, kernels_folder};
 
 /// A tensor to be written.
 struct Entry {
@@ -112,12 +115,16 @@ fn from_snapshot(weights: &Weights, tokens: &[u32], isa: Isa) -> (Vec<f32>, [usi
     let read = model::load(dir.path(), &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     let widths = [read.config.hidden_size, read.config.intermediate_size];
     let options = CpuOptions { threads: 2, isa, kv: KvDtype::F32, ..CpuOptions::default() };
-    let engine = CpuEngine::new(Arc::new(read), options).expect("the model can be run");
+    let mut engine = CpuEngine::new(Arc::new(read), options).expect("the model can be run");
+    (logits(&mut engine, tokens), widths)
+}
+
+fn logits(engine: &mut dyn Engine, tokens: &[u32]) -> Vec<f32> {
     let mut engine = ByHand::new(engine);
     let seq = engine.open();
     let piece = Piece { seq, tokens, want: Want::Logits };
     match engine.step(&[piece]).expect("the step is valid").remove(0) {
-        Output::Logits(logits) => (logits, widths),
+        Output::Logits(logits) => logits,
         other => panic!("asked for logits, got {other:?}"),
     }
 }
@@ -151,6 +158,41 @@ fn widths_and_dtypes_of_any_kind_against_f64() {
             // rounding more for each of the five padded norms.
             let tolerance = (13 * (96 / 16 + 5) + 5) as f64 * f64::from(f32::EPSILON) / 2.0;
             assert!(worst <= tolerance, "{name}: off by {worst:.2e}, allowed {tolerance:.2e}");
+        }
+    }
+}
+
+/// Every row, in the norm of its logits: as close as `gptoss golden` asks of bf16 activations.
+#[test]
+fn padded_models_on_a_gpu_against_f64() {
+    let config = ModelConfig {
+        hidden_size: 24,
+        intermediate_size: 40,
+        num_experts_per_tok: BASE.num_local_experts,
+        ..BASE
+    };
+    for dtype in [Dtype::Bf16, Dtype::F16] {
+        let weights = random(&config, dtype, ExpertFormat::InOut(dtype), 3);
+        let tokens = tokens(&config, 23, 1);
+        let expected = forward(&weights, &tokens, Kv::Bf16);
+        let dir = tempfile::tempdir().expect("a folder");
+        write(&weights, dir.path());
+        let read = model::load(dir.path(), &LoadOptions::default());
+        let read = Arc::new(read.unwrap_or_else(|e| panic!("{e}")));
+        let options = GpuOptions {
+            max_sequences: 1,
+            max_positions: 64,
+            kernels: Some(kernels_folder()),
+            ..GpuOptions::default()
+        };
+        let mut engine = GpuEngine::new(&devices()[0], &read, options, |_, _| {})
+            .unwrap_or_else(|e| panic!("{e}"));
+        let found = logits(&mut engine, &tokens);
+        for (row, (found, expected)) in found.chunks(config.vocab_size).zip(&expected).enumerate() {
+            let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+            let error = norm(&mut found.iter().zip(expected).map(|(&f, e)| f64::from(f) - e));
+            let error = error / norm(&mut expected.iter().copied());
+            assert!(error <= 2e-2, "{dtype:?}: row {row} is off by {error:.2e}");
         }
     }
 }

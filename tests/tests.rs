@@ -8,7 +8,8 @@ mod codecs;
 /// What every engine promises, over the CPU engine, the GPU engine and a fake. Needs a device and
 /// its kernels.
 mod conformance;
-/// Snapshots whose widths are padded or whose elements are binary16. Needs nothing.
+/// Snapshots whose widths are padded or whose elements are binary16. One test needs a device and
+/// its kernels.
 mod narrow;
 
 /// The device tests run on: `GPTOSS_TEST_DEVICE`, by default two emulated gfx1151.

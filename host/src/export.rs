@@ -45,7 +45,7 @@ pub fn run(
 
 /// Lists the tensors of the snapshot in `dir`: name, dtype and shape, one a line.
 pub fn print_keys(dir: &Path, out: &mut dyn Write) -> Result<(), ModelError> {
-    for (name, tensor) in shards::open(&locate::locate(dir)?)? {
+    for (name, tensor) in shards::open(&locate(dir)?)? {
         let name = terminal::line(&name);
         writeln!(out, "{name} {:?} {:?}", tensor.dtype, tensor.shape)
             .map_err(ModelError::io(dir))?;

@@ -6,7 +6,7 @@ pub mod bin;
 pub mod config;
 mod decode;
 mod error;
-pub(crate) mod locate;
+mod locate;
 pub(crate) mod names;
 pub(crate) mod pad;
 pub mod shards;
@@ -17,6 +17,7 @@ mod weights;
 mod tests;
 
 pub use error::ModelError;
+pub use locate::locate;
 pub use shared::model::{ModelConfig, Rope};
 pub use weights::{Bytes, Dtype, ExpertWeights, Experts, Layer, Linear, Matrix, Store, Weights};
 
@@ -32,6 +33,6 @@ pub struct LoadOptions {
 ///
 /// Matrices stay in the file; norms, biases and sinks are read, and must be finite.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Weights, ModelError> {
-    let path = locate::locate(path)?;
+    let path = locate(path)?;
     if path.is_dir() { snapshot::load(&path) } else { bin::load(&path, options.bin_layout) }
 }

@@ -13,7 +13,7 @@ const GGUF: [u8; 4] = *b"GGUF";
 ///
 /// Of a folder of the Hugging Face cache (`models--ORG--NAME`) it is the snapshot that `refs/main`
 /// names, or the only one; of a folder with nothing but OpenAI's files, `original`.
-pub(crate) fn locate(path: &Path) -> Result<PathBuf, ModelError> {
+pub fn locate(path: &Path) -> Result<PathBuf, ModelError> {
     let kind = match fs::metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound && is_repository(path) => {
             return Err(ModelError::file(

@@ -336,10 +336,7 @@ impl Journal {
         file.set_len(length).map_err(io_error(&path))?;
         let mut journal = Journal { output, path, file, length, records, synced: Instant::now() };
         if length == 0 {
-            let fields = job.fields();
-            let header: String =
-                fields.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
-            journal.append(&format!("{MAGIC}\n{header}{HEADER_END}\n"))?;
+            journal.append(&header(job))?;
         }
         journal.sync()?;
         sync_folder(&journal.path)?;
@@ -423,6 +420,20 @@ fn sync_folder(path: &Path) -> Result<(), JournalError> {
         _ => Path::new("."),
     };
     Ok(files::sync_folder(folder)?)
+}
+
+/// The text before the first record in a journal of `job`.
+pub fn header(job: &JobKey) -> String {
+    let fields = job.fields();
+    let fields: String = fields.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
+    format!("{MAGIC}\n{fields}{HEADER_END}\n")
+}
+
+/// How many requests of `job` are finished, by the bytes of its journal.
+pub fn finished(bytes: &[u8], job: &JobKey) -> Result<usize, JournalError> {
+    let mut records = vec![None; job.requests];
+    restore(Path::new("the journal"), bytes, job, &mut records)?;
+    Ok(records.iter().flatten().count())
 }
 
 /// Takes the finished requests of a journal of `job` and returns the bytes of its whole lines; 0

@@ -14,7 +14,7 @@ pub mod flow;
 mod input;
 pub mod mix;
 pub mod occupancy;
-mod ptx;
+pub mod ptx;
 pub mod report;
 pub mod table;
 

@@ -15,8 +15,12 @@ const WARP: u32 = 32;
 /// The largest workgroup of every NVIDIA chip.
 const MAX_WORKGROUP: u32 = 1024;
 
-/// Reports every `.entry` of a PTX module.
-pub(crate) fn kernels(
+/// Reports every `.entry` of a PTX module; `file` is its name in the reports.
+///
+/// # Errors
+///
+/// What the text lacks, in a few words.
+pub fn kernels(
     text: &str,
     file: &str,
     launches: &[Launch],
@@ -251,9 +255,12 @@ fn access(verb: &str, modifiers: &[&str], text: &str) -> Option<Access> {
         _ => Space::Global,
     };
     let bits = match verb {
-        "cp" => copied_bytes(text).unwrap_or(16) * 8,
-        "ldmatrix" | "stmatrix" => 32 * vector_length(modifiers, 'x'),
-        _ => modifiers.last().map_or(32, |kind| element_bits(kind)) * vector_length(modifiers, 'v'),
+        "cp" => copied_bytes(text).unwrap_or(16).saturating_mul(8),
+        "ldmatrix" | "stmatrix" => vector_length(modifiers, 'x').saturating_mul(32),
+        _ => {
+            let element = modifiers.last().map_or(32, |kind| element_bits(kind));
+            element.saturating_mul(vector_length(modifiers, 'v'))
+        }
     };
     let bits = if operation == Operation::Cache { 0 } else { bits };
     Some(Access { space, operation, elements: 1, bits })
@@ -280,6 +287,8 @@ fn element_bits(kind: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MODULE: &str = r"
@@ -309,6 +318,32 @@ $L__BB0_1:
     ret;
 }
 ";
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(
+            text in any::<String>(),
+            words in "(\\PC|[{};:@.,/*]|ld\\.|cp\\.async\\.cg\\.global|\\.v[0-9]{10}|[0-9]{10}){0,40}",
+            cut in 0..MODULE.len(),
+            damage in (0..MODULE.len(), "[ -~]"),
+        ) {
+            let mut damaged = MODULE.to_owned();
+            damaged.replace_range(damage.0..=damage.0, &damage.1);
+            let body = format!(".target sm_90\n.entry k() {{ {words}; }}");
+            for text in [text.as_str(), &MODULE[..cut], &damaged, &body] {
+                let _ = kernels(text, "any.ptx", &[]);
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_answered() {
+        let body = "cp.async.cg.shared.global [%r1], [%rd1], 4294967295; \
+                    ld.v4294967295.b32 %r1, [%r2]; ldmatrix.x4294967295.b16 %r1, [%r2];";
+        let text = format!(".target sm_90\n.entry k() {{ {body} }}");
+        let kernels = kernels(&text, "any.ptx", &[]).expect("parses");
+        assert_eq!(kernels[0].mix.instructions, 3);
+    }
 
     #[test]
     fn a_module_has_its_mix_and_loop() {

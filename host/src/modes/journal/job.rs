@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::cpu::KvDtype;
 use crate::engine::Sampling;
 use crate::gpu::launch::linear::DenseFormat;
+use crate::model;
 use crate::model::bin::{self, BinLayout};
 use crate::modes::Fnv;
 
@@ -94,6 +95,7 @@ impl JobKey {
 /// Tells the content of a model's files from another content under the same path, by their names,
 /// sizes and times of change, and the configuration's bytes: reading all of it would take minutes.
 pub fn model_stamp(path: &Path) -> io::Result<String> {
+    let path = &model::locate(path).map_err(io::Error::other)?;
     let found = fs::metadata(path)?;
     let mut hash = Fnv::default();
     if !found.is_dir() {

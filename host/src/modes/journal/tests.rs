@@ -1,5 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::cpu::KvDtype;
 use crate::engine::Sampling;
@@ -324,4 +326,38 @@ fn the_stamp_of_a_model_follows_its_content() {
     let first = model_stamp(&bin).unwrap();
     write("m.bin", "shorter");
     assert_ne!(model_stamp(&bin).unwrap(), first);
+}
+
+#[test]
+fn the_stamp_of_a_folder_of_the_cache_is_that_of_its_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = dir.path().join("snapshots/1f");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::write(snapshot.join("config.json"), "{}").unwrap();
+    let stamp = model_stamp(dir.path()).unwrap();
+    assert_eq!(stamp, model_stamp(&snapshot).unwrap());
+    assert!(stamp.starts_with("1 files, 2 bytes"), "{stamp}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_answered(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        records in "([0-9 :a\\n]{0,8}:[0-9 ]{0,6}\\n){0,6}",
+        cut in 0usize..1000,
+        damage in (0usize..1000, any::<u8>()),
+    ) {
+        let whole = header(&job(64)) + &records;
+        let mut damaged = whole.clone().into_bytes();
+        damaged.truncate(cut);
+        if let Some(byte) = damaged.get_mut(damage.0) {
+            *byte = damage.1;
+        }
+        for bytes in [&bytes[..], whole.as_bytes(), &damaged] {
+            match finished(bytes, &job(64)) {
+                Ok(count) => prop_assert!(count <= 4),
+                Err(error) => prop_assert!(!error.to_string().contains('\n')),
+            }
+        }
+    }
 }
