@@ -101,7 +101,6 @@ impl<'a> Source<'a> {
             None => (start + step * STEP, 1),
             Some(n) => (start + step * STEP * n, n),
         };
-        let half = |b: [u8; 2]| bf16::from_f32(half::f16::from_le_bytes(b).to_f32());
         match self.dtype {
             Dtype::Bf16 => self.values(first, stride, short),
             Dtype::F16 => self.values(first, stride, half),
