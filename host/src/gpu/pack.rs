@@ -96,6 +96,7 @@ impl<'a> Source<'a> {
     #[inline(always)]
     fn step(&self, start: usize, step: usize) -> [u16; STEP] {
         let short = |b: [u8; 2]| u16::from_le_bytes(b);
+        let half = |b: [u8; 2]| bf16::from_f32(half::f16::from_le_bytes(b).to_f32());
         let long = |b: [u8; 4]| bf16::from_f32(f32::from_le_bytes(b));
         let (first, stride) = match self.columns {
             None => (start + step * STEP, 1),
