@@ -8,54 +8,16 @@ use shared::block::{BLOCK_BYTES, CHUNK_STRIDE_BYTES, ROWS};
 use shared::kernels::moe::*;
 
 use crate::arch::{
-    WAVE, atomic_add, ballot, exp, group_reduce, lane, load_16, rcp, shuffle_xor, store_16,
-    thread_id, workgroup_barrier, workgroup_id_x, workgroup_id_y, workgroup_memory,
+    WAVE, atomic_add, ballot, exp, group_reduce, lane, load_16, rcp, store_16, thread_id,
+    workgroup_barrier, workgroup_id_x, workgroup_id_y, workgroup_memory,
 };
+use crate::choice::Choice;
 use crate::product::tiled_row;
 
 const _: moe_route::Signature = moe_route;
 const _: moe_sort::Signature = moe_sort;
 const _: moe_gather::Signature = moe_gather;
 const _: moe_combine::Signature = moe_combine;
-
-/// A logit and its expert; the better of two has the larger logit, or the lower index.
-#[derive(Clone, Copy)]
-struct Choice {
-    logit: f32,
-    expert: u32,
-}
-
-impl Choice {
-    const NONE: Self = Self { logit: f32::NEG_INFINITY, expert: u32::MAX };
-
-    #[inline(always)]
-    fn beats(self, other: Self) -> bool {
-        self.logit > other.logit || self.logit == other.logit && self.expert < other.expert
-    }
-
-    #[inline(always)]
-    fn better(self, other: Self) -> Self {
-        if other.beats(self) { other } else { self }
-    }
-
-    /// The best of the wave, in every lane. Collective.
-    #[inline(always)]
-    fn best_of_wave(mut self) -> Self {
-        macro_rules! step {
-            ($($mask:literal)*) => {$(
-                if $mask < WAVE {
-                    const MASK: u32 = $mask % WAVE;
-                    self = self.better(Self {
-                        logit: f32::from_bits(shuffle_xor::<MASK>(self.logit.to_bits())),
-                        expert: shuffle_xor::<MASK>(self.expert),
-                    });
-                }
-            )*};
-        }
-        step!(1 2 4 8 16 32);
-        self
-    }
-}
 
 /// The kernel; shapes are in the table.
 ///
@@ -74,7 +36,7 @@ pub unsafe extern "gpu-kernel" fn moe_route(
     let row = workgroup_id_x() as usize;
     // SAFETY: row is below the grid's size.
     let logits = unsafe { logits.add(row * experts as usize) };
-    let mut last = Choice { logit: f32::INFINITY, expert: 0 };
+    let mut last = Choice { value: f32::INFINITY, index: 0 };
     // Lane k keeps the k-th choice.
     let mut mine = Choice::NONE;
     // A NaN is never chosen: it is looked for.
@@ -84,8 +46,8 @@ pub unsafe extern "gpu-kernel" fn moe_route(
         let mut expert = lane();
         while expert < experts {
             // SAFETY: expert < experts.
-            let this = Choice { logit: unsafe { *logits.add(expert as usize) }, expert };
-            nan |= this.logit.is_nan();
+            let this = Choice { value: unsafe { *logits.add(expert as usize) }, index: expert };
+            nan |= this.value.is_nan();
             if (rank == 0 || last.beats(this)) && this.beats(best) {
                 best = this;
             }
@@ -97,8 +59,8 @@ pub unsafe extern "gpu-kernel" fn moe_route(
         }
     }
     // Softmax over the choices: every lane past top_k adds exp(-inf) = 0.
-    let top = group_reduce::<32>(mine.logit, crate::arch::max);
-    let e = if lane() < top_k { exp(mine.logit - top) } else { 0.0 };
+    let top = group_reduce::<32>(mine.value, crate::arch::max);
+    let e = if lane() < top_k { exp(mine.value - top) } else { 0.0 };
     let sum = group_reduce::<32>(e, |a, b| a + b);
     let weight = if ballot(nan) == 0 { e * rcp(sum) } else { f32::NAN };
     if lane() < top_k {
@@ -106,7 +68,7 @@ pub unsafe extern "gpu-kernel" fn moe_route(
         // SAFETY: lane < top_k.
         unsafe {
             // With too many NaN logits nothing was chosen: stay in range.
-            *ids.add(at) = mine.expert.min(experts - 1);
+            *ids.add(at) = mine.index.min(experts - 1);
             *weights.add(at) = weight;
         }
     }
