@@ -15,6 +15,7 @@ pub mod rows;
 use std::collections::HashMap;
 
 use shared::block::Family;
+use shared::chips::Chip;
 use shared::kernels;
 use shared::launch::{self, DevPtr, KernelArgs, Type};
 
@@ -43,9 +44,9 @@ impl Kernels {
     /// messages.
     pub fn load(device: &Device, name: &str, image: &[u8]) -> Result<Kernels, GpuError> {
         let chip = &device.properties().arch;
-        let family = Family::of_chip(chip).ok_or_else(|| {
-            GpuError::Refused(format!("{chip}: no kernels for this chip's family"))
-        })?;
+        let family = Chip::find(chip).map(|chip| chip.family);
+        let family =
+            family.ok_or_else(|| GpuError::Refused(format!("{chip}: no kernels for this chip")))?;
         let module = Module::load(device, name, image)?;
         let by_name = kernels::all()
             .map(|kernel| Ok((kernel.name, module.kernel(kernel.name)?)))
