@@ -30,40 +30,124 @@ die() {
 
 # GPTOSS_PROFILE=dev takes the build that the tests have made.
 profile=${GPTOSS_PROFILE:-release}
+[ "$profile" = dev ] && folder=debug || folder=$profile
+programs=${CARGO_TARGET_DIR:-$root/target}/$folder
 
-kernels() {
-    (cd "$root" && cargo run --quiet --profile "$profile" --package gptoss-device-build -- "$@")
+# Chips that the emulator has: kernels of another would be built for nothing.
+emulated='gfx1100|gfx1151'
+
+duration() {
+    if [ "$1" -lt 60 ]; then echo "$1 s"; else echo "$(($1 / 60)) min $(($1 % 60)) s"; fi
 }
 
-# The program has the kernels embedded that were built before it. Where they cannot be built, the
-# CPU engine still runs, and a GPU is refused with what is missing.
-run_model() {
-    if [ ! -s "$root/target/kernels/index" ]; then
-        echo "run.sh: no GPU kernels yet, building them once (./run.sh build)" >&2
-        kernels >&2 || true
+# WHAT FAR COMMAND...: runs COMMAND, and tells how long it has been at WHAT and what FAR prints: in
+# place on a terminal, elsewhere in a line every five seconds.
+watched() {
+    local what=$1 far=$2 start=$SECONDS status=0
+    shift 2
+    tick "$what" "$far" "$start" &
+    ticker=$!
+    trap 'kill "$ticker" 2>/dev/null' EXIT
+    "$@" || status=$?
+    trap - EXIT
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+    [ ! -t 2 ] || printf '\r\033[K' >&2
+    if [ $((SECONDS - start)) -ge 2 ] && [ "$status" = 0 ]; then
+        echo "$what: done in $(duration $((SECONDS - start)))" >&2
     fi
-    gptoss run "$@"
+    return "$status"
 }
 
-# The kernels of an emulated chip among the arguments, when there are none of it.
-emulated_chip() {
-    local argument chip
-    for argument in "$@"; do
-        [[ $argument =~ ^(--device=)?emu:(gfx[0-9a-f]+) ]] || continue
-        chip=${BASH_REMATCH[2]}
-        grep -qs "^$chip\." "$root/target/kernels/index" && continue
-        echo "run.sh: no kernels of $chip yet, building them once (./run.sh build --arch $chip)" >&2
-        kernels --arch "$chip" >&2 || true
+tick() {
+    local what=$1 far=$2 start=$3 next=2 pause elapsed text
+    # A pipe that nobody writes to: waiting on it needs no process that would outlive this one.
+    exec {pause}<> <(:)
+    while sleeping "$pause" && kill -0 $$ 2>/dev/null; do
+        elapsed=$((SECONDS - start))
+        text="$what: $("$far")$(duration "$elapsed")"
+        if [ -t 2 ]; then
+            printf '\r\033[K%s' "$text" >&2
+        elif [ "$elapsed" -ge "$next" ]; then
+            echo "$text" >&2
+            next=$((elapsed + 5))
+        fi
     done
 }
 
+sleeping() {
+    read -rt 1 -u "$1" || [ $? -gt 128 ]
+}
+
+nothing() { :; }
+
+# Builds the program BIN of PACKAGE.
+cargo_build() {
+    local what=(--profile "$profile" --package "$1" --bin "$2") status=0
+    messages=$(mktemp)
+    crates_of=("${what[@]}")
+    watched "building $2" crates cargo_quiet "${what[@]}" || status=$?
+    rm -f "$messages" "$messages.total"
+    return "$status"
+}
+
+cargo_quiet() {
+    (cd "$root" && cargo build --quiet --message-format=json-render-diagnostics "$@" >"$messages")
+}
+
+# How many crates are done, of as many as cargo plans.
+crates() {
+    local finished
+    finished=$(grep -c '"reason":"compiler-artifact"' "$messages") || true
+    if [ ! -e "$messages.total" ]; then
+        : >"$messages.total"
+        (cd "$root" && cargo build -Z unstable-options --unit-graph "${crates_of[@]}" 2>/dev/null |
+            grep -o '"mode":"build"' | wc -l >"$messages.total") &
+    fi
+    local total
+    total=$(cat "$messages.total")
+    [ "${total:-0}" -gt 0 ] && echo "$finished of $total crates, " || echo "$finished crates, "
+}
+
+# Brings kernels up to date; device-build says what it compiles.
+kernels() {
+    cargo_build gptoss-device-build device-build || return
+    (cd "$root" && watched "building kernels" nothing "$programs/device-build" "$@")
+}
+
+# Whether nothing that the arguments ask for runs kernels of this checkout.
+needs_no_kernels() {
+    local previous= argument
+    for argument in "$@"; do
+        case $previous/$argument in
+            */-h | */--help | */--kernels | */--kernels=* | bench/cpu | bench/emu) return 0 ;;
+            --device/cpu | */--device=cpu) return 0 ;;
+            -m/getp_cpu | --mode/getp_cpu | */-mgetp_cpu | */--mode=getp_cpu) return 0 ;;
+        esac
+        previous=$argument
+    done
+    return 1
+}
+
+# The kernels of what the arguments name, so that old ones never meet a new program. Where they
+# cannot be built, the CPU engine still runs, and a GPU is refused with what is missing.
+kernels_for() {
+    local argument chips=()
+    ! needs_no_kernels "$@" || return 0
+    for argument in "$@"; do
+        [[ $argument =~ ^(--device=)?emu:(gfx[0-9a-f]+) ]] || continue
+        # The program refuses another at once.
+        [[ ${BASH_REMATCH[2]} =~ ^($emulated)$ ]] || return 0
+        chips=(--arch "${BASH_REMATCH[2]}")
+    done
+    kernels --quiet "${chips[@]}" ||
+        echo "run.sh: going on without up-to-date GPU kernels; --device cpu needs none" >&2
+}
+
 gptoss() {
-    local folder
-    emulated_chip "$@"
-    [ "$profile" = dev ] && folder=debug || folder=$profile
-    (cd "$root" && cargo build --quiet --profile "$profile" --package gptoss --bin gptoss)
+    cargo_build gptoss gptoss
     # Paths among the arguments are the caller's.
-    exec "${CARGO_TARGET_DIR:-$root/target}/$folder/gptoss" "$@"
+    exec "$programs/gptoss" "$@"
 }
 
 main() {
@@ -74,8 +158,10 @@ main() {
         -h | --help | help) usage ;;
         build) build "$@" ;;
         test) run_tests "$@" ;;
-        run) run_model "$@" ;;
-        export | decode | synth | golden | bench | codegen | doctor) gptoss "$command" "$@" ;;
+        run | golden | bench)
+            kernels_for "$command" "$@"
+            gptoss "$command" "$@" ;;
+        export | decode | synth | codegen | doctor) gptoss "$command" "$@" ;;
         *) die "unknown command '$command', expected one of: run test build export decode synth golden bench codegen doctor" ;;
     esac
 }
@@ -90,7 +176,8 @@ build() {
 ./run.sh build [--arch LIST]
 
 Builds the GPU kernels, and gptoss with them embedded.
-  --arch LIST   chips separated by commas, or all; without it, the GPUs found here and gfx1151
+  --arch LIST   chips separated by commas, or all; without it, GPU_ARCH, else the GPUs found here
+                and gfx1151
 TEXT
                 return ;;
             --arch)
@@ -100,13 +187,24 @@ TEXT
             *) die "build: unknown argument '$1', expected --arch LIST" ;;
         esac
     done
+    # The reference systems name their chip in the environment.
+    if [ -z "$arch" ] && [ "${GPU_ARCH:-auto}" != auto ]; then
+        arch=$GPU_ARCH
+        echo "run.sh: GPU_ARCH is set: kernels for $arch (--arch overrides it)" >&2
+    fi
     kernels ${arch:+--arch "$arch"}
-    cargo build --profile "$profile" --package gptoss --bin gptoss
+    cargo_build gptoss gptoss
 }
 
 step() {
     echo "== $*"
     "$@"
+}
+
+# A step that prints nothing by itself.
+quiet_step() {
+    echo "== $*"
+    watched "$1 $2" nothing "$@"
 }
 
 run_tests() {
@@ -119,7 +217,7 @@ run_tests() {
 ./run.sh test [--full] [--kernels [--device D]]
 
 Formatting, clippy with warnings denied, all tests, documentation, the README's commands.
-  --full        the long sweeps too
+  --full        the long sweeps too, and the engine on the second emulated chip
   --kernels     only the kernel tests, on one device
   --device D    emu:gfx1151 (default), emu:gfx1100, hip, cuda
 TEXT
@@ -138,18 +236,21 @@ TEXT
         return
     fi
     step cargo fmt --all -- --check
-    step cargo clippy --quiet --workspace --all-targets -- -D warnings
+    quiet_step cargo clippy --quiet --workspace --all-targets -- -D warnings
     if cargo nextest --version >/dev/null 2>&1; then
         step cargo nextest run --workspace --no-fail-fast
         step cargo test --quiet --workspace --doc
     else
         step cargo test --workspace --no-fail-fast
     fi
-    # The other emulated chip, unless the device under test was chosen.
+    # The other emulated chip, unless the device under test was chosen. Whole models run on both in
+    # the goldens; the engine's own tests do with --full.
+    local other=(kernels:: runtime::)
+    [ -z "${GPTOSS_TEST_FULL:-}" ] || other+=(gpu_engine::)
     [ -n "${GPTOSS_TEST_DEVICE:-}" ] || GPTOSS_TEST_DEVICE=emu:gfx1100x2 step \
-        cargo test --quiet --package gptoss-tests --test tests -- gpu_engine:: kernels:: runtime::
+        cargo test --quiet --package gptoss-tests --test tests -- "${other[@]}"
     GPTOSS_PROFILE=dev step tests/readme.sh
-    RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --workspace --no-deps
+    RUSTDOCFLAGS="-D warnings" quiet_step cargo doc --quiet --workspace --no-deps
 }
 
 main "$@"

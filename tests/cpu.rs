@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use gptoss::cpu::{CpuEngine, CpuOptions, Isa, KvDtype};
-use gptoss::engine::{Chunk, Engine, EngineError, Output, Sampling, SeqId, Want};
+use gptoss::engine::{ByHand, ChunkError, EngineError, Output, Piece, Sampling, StepError, Want};
 use gptoss::model::{Dtype, ModelConfig, Weights};
+use gptoss::pages::SeqId;
 use oracle::basics::assert_same_bits;
-use oracle::model::{BASE, ExpertFormat, Kv, forward, random, tokens};
+use oracle::model::{BASE, ExpertFormat, Kv, broken_at, forward, random, tokens};
 
 /// Model, dense dtype, expert format, prompt length, and the edge they walk.
 fn cases() -> Vec<(&'static str, ModelConfig, Dtype, ExpertFormat, usize)> {
@@ -56,17 +57,17 @@ fn cases() -> Vec<(&'static str, ModelConfig, Dtype, ExpertFormat, usize)> {
     ]
 }
 
-fn engine(weights: &Arc<Weights>, options: CpuOptions) -> CpuEngine {
-    CpuEngine::new(Arc::clone(weights), options).expect("the model can be run")
+fn engine(weights: &Arc<Weights>, options: CpuOptions) -> ByHand<CpuEngine> {
+    ByHand::new(CpuEngine::new(Arc::clone(weights), options).expect("the model can be run"))
 }
 
 fn options(threads: usize, isa: Isa, kv: KvDtype) -> CpuOptions {
     CpuOptions { threads, isa, kv, ..CpuOptions::default() }
 }
 
-fn step_logits(engine: &mut CpuEngine, chunks: &[(SeqId, &[u32])]) -> Vec<Vec<f32>> {
-    let chunks: Vec<Chunk<'_>> =
-        chunks.iter().map(|&(seq, tokens)| Chunk { seq, tokens, want: Want::Logits }).collect();
+fn step_logits(engine: &mut ByHand<CpuEngine>, chunks: &[(SeqId, &[u32])]) -> Vec<Vec<f32>> {
+    let chunks: Vec<Piece<'_>> =
+        chunks.iter().map(|&(seq, tokens)| Piece { seq, tokens, want: Want::Logits }).collect();
     let outputs = engine.step(&chunks).expect("the step is valid");
     let logits = outputs.into_iter().map(|output| match output {
         Output::Logits(logits) => logits,
@@ -76,8 +77,8 @@ fn step_logits(engine: &mut CpuEngine, chunks: &[(SeqId, &[u32])]) -> Vec<Vec<f3
 }
 
 /// Logits of every position, the prompt given in pieces of `chunk`.
-fn logits(engine: &mut CpuEngine, tokens: &[u32], chunk: usize) -> Vec<f32> {
-    let seq = engine.open(tokens.len()).expect("there is room");
+fn logits(engine: &mut ByHand<CpuEngine>, tokens: &[u32], chunk: usize) -> Vec<f32> {
+    let seq = engine.open();
     let pieces =
         tokens.chunks(chunk).flat_map(|piece| step_logits(engine, &[(seq, piece)]).remove(0));
     let logits = pieces.collect();
@@ -139,7 +140,7 @@ fn instruction_sets_agree() {
         let prompt = tokens(&config, len.min(20), 1);
         let run = |isa, kv| {
             let engine = CpuEngine::new(Arc::clone(&weights), options(1, isa, kv));
-            engine.ok().map(|mut engine| logits(&mut engine, &prompt, 6))
+            engine.ok().map(|engine| logits(&mut ByHand::new(engine), &prompt, 6))
         };
         for kv in [KvDtype::Bf16, KvDtype::F32] {
             let portable = run(Isa::Portable, kv).expect("there is always plain Rust");
@@ -177,7 +178,7 @@ fn neighbours_do_not_change_a_bit() {
         let alone: Vec<Vec<f32>> =
             prompts.iter().map(|p| logits(&mut engine, p, p.len())).collect();
         // Step by step with chunks of different lengths, so prefill and decode mix.
-        let seqs: Vec<SeqId> = prompts.iter().map(|p| engine.open(p.len()).unwrap()).collect();
+        let seqs: Vec<SeqId> = prompts.iter().map(|_| engine.open()).collect();
         let mut together = vec![Vec::new(); prompts.len()];
         let mut done = vec![0; prompts.len()];
         while done.iter().zip(&prompts).any(|(d, p)| *d < p.len()) {
@@ -210,10 +211,10 @@ fn tokens_are_sampled_from_the_last_row_at_the_next_position() {
     for sampling in
         [Sampling::GREEDY, Sampling { temperature: 2.0, top_p: 0.9, seed: 7, ..Sampling::GREEDY }]
     {
-        let (seq, quiet) = (engine.open(12).unwrap(), engine.open(3).unwrap());
+        let (seq, quiet) = (engine.open(), engine.open());
         let found = engine.step(&[
-            Chunk { seq: quiet, tokens: &[1, 2], want: Want::Nothing },
-            Chunk { seq, tokens: &prompt, want: Want::Token(sampling) },
+            Piece { seq: quiet, tokens: &[1, 2], want: Want::Nothing },
+            Piece { seq, tokens: &prompt, want: Want::Token(sampling) },
         ]);
         let expected = gptoss::sampling::sample(last, &sampling, 12).unwrap();
         assert_eq!(found.unwrap(), [Output::Nothing, Output::Token(expected)]);
@@ -221,57 +222,43 @@ fn tokens_are_sampled_from_the_last_row_at_the_next_position() {
 }
 
 #[test]
-fn bad_steps_are_refused_and_change_nothing() {
+fn a_step_that_is_too_large_is_refused_as_a_whole() {
     let weights = Arc::new(random(&BASE, Dtype::Bf16, ExpertFormat::Mxfp4, 7));
     let mut options = options(1, Isa::Auto, KvDtype::Bf16);
     (options.max_sequences, options.max_step_tokens) = (2, 8);
     let mut engine = engine(&weights, options);
-    let seq = engine.open(5).unwrap();
-    let other = engine.open(20).unwrap();
-    let closed = SeqId(other.0 + 1);
-    let chunk = |seq, tokens, want| Chunk { seq, tokens, want };
-    let hot = Sampling { temperature: f32::NAN, ..Sampling::GREEDY };
-    let bad: [(&[Chunk<'_>], &str); 7] = [
-        (&[chunk(closed, &[1], Want::Nothing)], "is not open"),
-        (&[chunk(seq, &[], Want::Nothing)], "is empty"),
-        (
-            &[chunk(seq, &[61], Want::Nothing)],
-            "token 61 of sequence 0, expected less than vocab_size 61",
-        ),
-        (&[chunk(seq, &[1; 6], Want::Nothing)], "would hold 6 tokens, expected at most 5"),
-        (&[chunk(seq, &[1], Want::Nothing), chunk(seq, &[1], Want::Nothing)], "two chunks"),
-        (&[chunk(other, &[1; 9], Want::Nothing)], "a step of 9 tokens, expected at most 8"),
-        (&[chunk(seq, &[1], Want::Token(hot))], "temperature is NaN"),
-    ];
-    for (chunks, expected) in bad {
-        match engine.step(chunks) {
-            Err(EngineError::Invalid(found)) => assert!(found.contains(expected), "{found}"),
-            found => panic!("expected {expected}, got {found:?}"),
-        }
-    }
-    assert!(matches!(engine.open(5), Err(EngineError::OutOfCache(_))));
-    assert!(matches!(engine.open(0), Err(EngineError::Invalid(_))));
-    assert!(matches!(engine.open(5000), Err(EngineError::Invalid(_))));
-    let untouched = step_logits(&mut engine, &[(seq, &[1, 2, 3, 4, 5])]);
-    let fresh = logits(&mut self::engine(&weights, CpuOptions::default()), &[1, 2, 3, 4, 5], 5);
-    assert_same_bits("after refused steps", &untouched[0], &fresh);
-    engine.close(seq);
-    engine.open(5).expect("closing made room");
+    let seqs = [(); 3].map(|()| engine.open());
+    let piece = |seq, tokens| Piece { seq, tokens, want: Want::Nothing };
+    let refused = engine.step(&[piece(seqs[0], &[1; 9])]);
+    let of_tokens = EngineError::Invalid("a step of 9 tokens, expected at most 8".to_owned());
+    assert_eq!(refused, Err(StepError::Engine(of_tokens)));
+    let all: Vec<Piece<'_>> = [seqs[1], seqs[2], engine.open()].map(|s| piece(s, &[1][..])).into();
+    let of_chunks = EngineError::Invalid("a step of 3 chunks, expected at most 2".to_owned());
+    assert_eq!(engine.step(&all), Err(StepError::Engine(of_chunks)));
 }
 
 #[test]
-fn a_broken_value_is_named_by_layer_and_position() {
-    let mut weights = random(&BASE, Dtype::Bf16, ExpertFormat::Mxfp4, 8);
-    weights.layers[1].down.bias.fill(f32::INFINITY);
-    let mut engine = engine(&Arc::new(weights), CpuOptions::default());
-    let seq = engine.open(4).unwrap();
-    let error = engine.step(&[Chunk { seq, tokens: &[3, 4], want: Want::Nothing }]).unwrap_err();
+fn a_broken_value_is_named_by_layer_and_position_and_breaks_nobody_else() {
+    let weights = random(&BASE, Dtype::Bf16, ExpertFormat::Mxfp4, 8);
+    let good = Arc::new(weights.clone());
+    // Whoever does not hold the token computes as before.
+    let mut engine = engine(&Arc::new(broken_at(weights, 7)), CpuOptions::default());
+    let (seq, other) = (engine.open(), engine.open());
+    let piece = |seq, tokens| Piece { seq, tokens, want: Want::Logits };
+    let found = engine.step_each(&[piece(seq, &[3, 7, 4]), piece(other, &[5, 6])]).unwrap();
+    let Err(ChunkError::NotFinite(why)) = &found[0] else { panic!("{:?}", found[0]) };
     assert!(
-        error
-            .to_string()
-            .starts_with("the output of layer 1 is not finite at position 0 (token 3)"),
-        "{error}"
+        why.starts_with("the output of layer 0 is not finite at position 1 (token 7)"),
+        "{why}"
     );
-    let again = engine.step(&[Chunk { seq, tokens: &[3], want: Want::Nothing }]);
-    assert!(matches!(again, Err(EngineError::Invalid(_))), "{again:?}");
+    let alone = logits(&mut self::engine(&good, CpuOptions::default()), &[5, 6], 2);
+    let Ok(Output::Logits(found)) = &found[1] else { panic!("{:?}", found[1]) };
+    assert_same_bits("beside a broken sequence", found, &alone);
+    assert_eq!(engine.step(&[piece(seq, &[3])]), Err(StepError::NotOpen(seq.0)));
+    // The pages of the broken one are taken up by another.
+    let again = engine.open();
+    let Output::Logits(found) = engine.step(&[piece(again, &[5, 6])]).unwrap().remove(0) else {
+        panic!("no logits")
+    };
+    assert_same_bits("in pages of a broken sequence", &found, &alone);
 }

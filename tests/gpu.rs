@@ -8,6 +8,7 @@ use emulator::Checkers;
 use gptoss::device_name::DeviceName;
 use gptoss::gpu::{self, Device, DeviceBuffer, DeviceSlice, Kernels, Opened, Stream};
 use gptoss::kernels::code_object;
+use half::bf16;
 
 /// Two devices, so that copies between devices are tested where there is no GPU.
 const DEFAULT: &str = "emu:gfx1151x2";
@@ -73,6 +74,11 @@ fn built(arch: &str) -> PathBuf {
 /// Whether long sweeps run: `GPTOSS_TEST_FULL` is set.
 pub fn full() -> bool {
     std::env::var_os("GPTOSS_TEST_FULL").is_some()
+}
+
+/// Bits of bf16, as the oracles have them, where a kernel takes bf16.
+pub fn as_bf16(bits: DeviceSlice<'_, u16>) -> DeviceSlice<'_, bf16> {
+    bits.cast().expect("the same size")
 }
 
 /// Elements after an output that a kernel must leave alone.

@@ -15,6 +15,8 @@ mod linear;
 mod mma;
 /// Mixture of experts: routing, sort, products, combine.
 mod moe;
+/// One input that is not finite: where it has to show, and where it must not.
+mod not_finite;
 /// Embedding, RMSNorm into tiles, rotation into the cache, argmax.
 mod rows;
 /// Drawing a token by temperature and nucleus.

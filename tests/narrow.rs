@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gptoss::cpu::{CpuEngine, CpuOptions, Isa, KvDtype};
-use gptoss::engine::{Chunk, Engine, Output, Want};
+use gptoss::engine::{ByHand, Engine, Output, Piece, Want};
 use gptoss::gpu_engine::{GpuEngine, GpuOptions};
 use gptoss::model::{self, Dtype, ExpertWeights, LoadOptions, Matrix, ModelConfig, Weights};
 use oracle::model::{BASE, ExpertFormat, Kv, forward, random, tokens};
@@ -115,14 +115,15 @@ fn from_snapshot(weights: &Weights, tokens: &[u32], isa: Isa) -> (Vec<f32>, [usi
     let read = model::load(dir.path(), &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     let widths = [read.config.hidden_size, read.config.intermediate_size];
     let options = CpuOptions { threads: 2, isa, kv: KvDtype::F32, ..CpuOptions::default() };
-    let mut engine = CpuEngine::new(Arc::new(read), options).expect("the model can be run");
-    (logits(&mut engine, tokens), widths)
+    let engine = CpuEngine::new(Arc::new(read), options).expect("the model can be run");
+    (logits(engine, tokens), widths)
 }
 
-fn logits(engine: &mut dyn Engine, tokens: &[u32]) -> Vec<f32> {
-    let seq = engine.open(tokens.len()).expect("there is room");
-    let chunk = Chunk { seq, tokens, want: Want::Logits };
-    match engine.step(&[chunk]).expect("the step is valid").remove(0) {
+fn logits(engine: impl Engine, tokens: &[u32]) -> Vec<f32> {
+    let mut engine = ByHand::new(engine);
+    let seq = engine.open();
+    let piece = Piece { seq, tokens, want: Want::Logits };
+    match engine.step(&[piece]).expect("the step is valid").remove(0) {
         Output::Logits(logits) => logits,
         other => panic!("asked for logits, got {other:?}"),
     }
@@ -184,9 +185,9 @@ fn padded_models_on_a_gpu_against_f64() {
             kernels: Some(kernels_folder()),
             ..GpuOptions::default()
         };
-        let mut engine = GpuEngine::new(&devices()[0], &read, options, |_, _| {})
+        let engine = GpuEngine::new(&devices()[0], &read, options, |_, _| {})
             .unwrap_or_else(|e| panic!("{e}"));
-        let found = logits(&mut engine, &tokens);
+        let found = logits(engine, &tokens);
         for (row, (found, expected)) in found.chunks(config.vocab_size).zip(&expected).enumerate() {
             let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
             let error = norm(&mut found.iter().zip(expected).map(|(&f, e)| f64::from(f) - e));

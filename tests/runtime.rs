@@ -1,8 +1,9 @@
 //! The GPU layer without kernels: memory, streams, events, graphs, devices.
 
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use gptoss::gpu::{DeviceBuffer, Event, GpuError, Module, PinnedBuffer, Stream};
+use gptoss::gpu::{DeviceBuffer, Event, GpuError, Graph, Module, PinnedBuffer, Recorded, Stream};
 
 use crate::gpu::{device, devices, stream};
 
@@ -121,7 +122,7 @@ fn events_measure_time_forwards() -> Outcome {
 fn a_graph_replays_what_was_recorded_and_runs_nothing_before() -> Outcome {
     let stream = stream();
     let (a, b) = (stream.buffer_from(&counting(LEN))?, stream.buffer_from(&vec![0u32; LEN])?);
-    let graph = stream.capture(|| {
+    let graph = Graph::record(&stream, || {
         stream.copy(b.view(), a.view())?;
         stream.fill_words(b.slice(0..1), 42)
     })?;
@@ -141,10 +142,52 @@ fn a_graph_replays_what_was_recorded_and_runs_nothing_before() -> Outcome {
 #[test]
 fn a_failed_recording_leaves_the_stream_usable() -> Outcome {
     let stream = stream();
-    let refused = stream.capture(|| Err(GpuError::Refused("no".to_owned())));
+    let refused = Graph::record(&stream, || Err(GpuError::Refused("no".to_owned())));
     assert!(matches!(refused, Err(GpuError::Refused(why)) if why == "no"));
     what_goes_up_comes_down()?;
     stream.synchronize()?;
+    Ok(())
+}
+
+#[test]
+fn a_panic_while_recording_leaves_the_stream_usable() -> Outcome {
+    let stream = stream();
+    let buffer = stream.buffer_from(&[1u32; LEN])?;
+    let recording = || {
+        Graph::record(&stream, || {
+            stream.fill_words(buffer.view(), 2)?;
+            panic!("while recording")
+        })
+    };
+    assert!(catch_unwind(AssertUnwindSafe(recording)).is_err());
+    assert_eq!(stream.read(buffer.view())?, [1; LEN], "what was recorded ran");
+    stream.fill_words(buffer.view(), 3)?;
+    assert_eq!(stream.read(buffer.view())?, [3; LEN]);
+    Ok(())
+}
+
+/// What an engine owns, in the order it must be dropped in.
+struct Replaying {
+    graph: Recorded<Option<Graph>>,
+    _buffer: DeviceBuffer<u32>,
+}
+
+#[test]
+fn replays_end_before_the_buffers_they_use_are_dropped() -> Outcome {
+    let stream = stream();
+    // Large enough that a replay is far from done when it has been queued.
+    let buffer = DeviceBuffer::<u32>::new(device(), 16 << 20)?;
+    let graph =
+        Graph::record(&stream, || (0..4).try_for_each(|i| stream.fill_words(buffer.view(), i)))?;
+    let done = Event::new(device())?;
+    let owner = Replaying { graph: Recorded::new(&stream, Some(graph)), _buffer: buffer };
+    if let Some(graph) = &*owner.graph {
+        // SAFETY: `owner` waits for the stream before it drops the buffer.
+        unsafe { graph.launch(&stream)? };
+    }
+    done.record(&stream)?;
+    drop(owner.graph);
+    assert!(done.is_done()?);
     Ok(())
 }
 
@@ -158,12 +201,38 @@ fn copies_between_devices_arrive_whole() -> Outcome {
     let values = counting(LEN);
     let source = at_home.buffer_from(&values)?;
     let target = DeviceBuffer::new(there, LEN)?;
-    at_home.copy(target.view(), source.view())?;
+    // SAFETY: both buffers outlive the copy, which the wait completes.
+    unsafe { at_home.copy_peer(target.view(), source.view())? };
     at_home.synchronize()?;
     assert_eq!(abroad.read(target.view())?, values);
     if here.can_access(there)? {
         here.enable_peer(there)?;
         here.enable_peer(there)?;
+    }
+    Ok(())
+}
+
+/// Freeing waits for work on the memory's own device only, so no other device's stream may use it.
+#[test]
+fn memory_of_another_device_is_refused() -> Outcome {
+    let [here, there, ..] = devices() else {
+        println!("skipped: needs two devices, as in GPTOSS_TEST_DEVICE=emu:gfx1151x2");
+        return Ok(());
+    };
+    let stream = Stream::new(here)?;
+    let (own, other) = (DeviceBuffer::<u32>::new(here, 8)?, DeviceBuffer::<u32>::new(there, 8)?);
+    let refused = [
+        stream.upload(other.view(), &[0; 8]),
+        stream.download(&mut [0; 8], other.view()),
+        stream.copy(own.view(), other.view()),
+        stream.copy(other.view(), own.view()),
+        stream.fill(other.view(), 0),
+        stream.fill_words(other.view(), 0),
+    ];
+    for outcome in refused {
+        let error = outcome.expect_err("memory of another device").to_string();
+        let (here, there) = (here.to_string(), there.to_string());
+        assert!(error.contains(&here) && error.contains(&there), "{error}");
     }
     Ok(())
 }

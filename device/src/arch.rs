@@ -184,7 +184,7 @@ pub fn max(a: f32, b: f32) -> f32 {
 
 /// Dot product of two bf16 pairs added to `c`: low halves first, each step rounded to f32.
 ///
-/// Not `v_dot2_f32_bf16`: LLVM types its operands as bfloat, which Rust cannot name.
+/// Not `v_dot2_f32_bf16`, which not every chip has.
 #[inline(always)]
 pub fn dot2_bf16(a: u32, b: u32, c: f32) -> f32 {
     let ([a0, a1], [b0, b1]) = (unpack_bf16(a), unpack_bf16(b));

@@ -8,8 +8,8 @@ use shared::block::{BLOCK_BYTES, CHUNK_STRIDE_BYTES, ROWS};
 use shared::kernels::moe::*;
 
 use crate::arch::{
-    WAVE, atomic_add, exp, group_reduce, lane, load_16, rcp, shuffle_xor, store_16, thread_id,
-    workgroup_barrier, workgroup_id_x, workgroup_id_y, workgroup_memory,
+    WAVE, atomic_add, ballot, exp, group_reduce, lane, load_16, rcp, shuffle_xor, store_16,
+    thread_id, workgroup_barrier, workgroup_id_x, workgroup_id_y, workgroup_memory,
 };
 use crate::product::tiled_row;
 
@@ -77,12 +77,15 @@ pub unsafe extern "gpu-kernel" fn moe_route(
     let mut last = Choice { logit: f32::INFINITY, expert: 0 };
     // Lane k keeps the k-th choice.
     let mut mine = Choice::NONE;
+    // A NaN is never chosen: it is looked for.
+    let mut nan = false;
     for rank in 0..top_k {
         let mut best = Choice::NONE;
         let mut expert = lane();
         while expert < experts {
             // SAFETY: expert < experts.
             let this = Choice { logit: unsafe { *logits.add(expert as usize) }, expert };
+            nan |= this.logit.is_nan();
             if (rank == 0 || last.beats(this)) && this.beats(best) {
                 best = this;
             }
@@ -97,13 +100,14 @@ pub unsafe extern "gpu-kernel" fn moe_route(
     let top = group_reduce::<32>(mine.logit, crate::arch::max);
     let e = if lane() < top_k { exp(mine.logit - top) } else { 0.0 };
     let sum = group_reduce::<32>(e, |a, b| a + b);
+    let weight = if ballot(nan) == 0 { e * rcp(sum) } else { f32::NAN };
     if lane() < top_k {
         let at = row * top_k as usize + lane() as usize;
         // SAFETY: lane < top_k.
         unsafe {
-            // With NaN logits nothing was chosen: stay in range, the NaN itself is found later.
+            // With too many NaN logits nothing was chosen: stay in range.
             *ids.add(at) = mine.expert.min(experts - 1);
-            *weights.add(at) = e * rcp(sum);
+            *weights.add(at) = weight;
         }
     }
 }

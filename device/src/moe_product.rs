@@ -144,12 +144,14 @@ fn add(mut acc: Acc, biases: Acc) -> Acc {
     acc
 }
 
-/// `(clamp(up) + 1) * gate * sigmoid(1.702 * gate)`, the gate clamped from above only.
+/// `(clamp(up) + 1) * gate * sigmoid(1.702 * gate)`, the gate clamped from above only. By
+/// comparisons, not by `min` and `max`, which lose a NaN.
 #[inline(always)]
 fn swiglu(gate: f32, up: f32, limit: f32) -> f32 {
     const SLOPE: f32 = -1.702 * core::f32::consts::LOG2_E;
-    let gate = gate.min(limit);
-    let up = up.min(limit).max(-limit);
+    let gate = if gate > limit { limit } else { gate };
+    let up = if up > limit { limit } else { up };
+    let up = if up < -limit { -limit } else { up };
     (up + 1.0) * (gate * rcp(1.0 + exp2(SLOPE * gate)))
 }
 

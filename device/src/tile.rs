@@ -82,3 +82,25 @@ pub fn mma(w: &Operand, x: &Operand, acc: &mut Acc) {
 pub fn row_tile_bytes(steps: u32) -> usize {
     steps as usize * BLOCK_BYTES
 }
+
+/// A word of elements `k` and `k + 1`, with zeros for those from `count` on.
+#[inline(always)]
+fn truncate_pair(word: u32, k: u32, count: u32) -> u32 {
+    if k + 1 < count {
+        word
+    } else if k < count {
+        word & 0xffff
+    } else {
+        0
+    }
+}
+
+/// Eight consecutive elements from `k` on, with zeros for those from `count` on.
+#[inline(always)]
+pub fn truncate_chunk(chunk: arch::Vec16, k: u32, count: u32) -> arch::Vec16 {
+    let mut words = chunk.0;
+    for i in 0..4 {
+        words[i] = truncate_pair(words[i], k + 2 * i as u32, count);
+    }
+    arch::Vec16(words)
+}

@@ -5,3 +5,4 @@ pub mod cpu;
 pub mod cublas;
 pub mod device;
 pub mod kernels;
+pub mod load;

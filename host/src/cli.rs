@@ -20,6 +20,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use console::Console;
+use gptoss::terminal;
 
 /// Exit code of a failed command.
 const FAILURE: u8 = 1;
@@ -98,8 +99,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
+/// A message on one line, with nothing in it that a terminal obeys: arguments and files name
+/// themselves in it.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    terminal::line(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 /// The error and its causes, without those that the text before already ends with.

@@ -9,8 +9,9 @@ mod attention;
 mod forward;
 mod kv;
 mod matmul;
+mod memory;
 mod moe;
-mod sequences;
+mod row;
 pub(crate) mod simd;
 
 use std::sync::Arc;
@@ -18,12 +19,18 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use shared::model::{ConfigError, ModelConfig};
 
-use crate::engine::{Chunk, Engine, EngineError, Limits, Output, SeqId, Want};
+use crate::engine::{
+    self, Before, Chunk, ChunkError, Engine, EngineError, Limits, Outcome, Output, Ticket, Tokens,
+    Want,
+};
+use crate::kv_budget::{KvBudget, Room};
 use crate::model::Weights;
+use crate::pages::{Geometry, PageTable};
 use crate::sampling;
-use forward::{Forward, Row};
-use kv::Bf16;
-use sequences::Sequences;
+use forward::Forward;
+use half::bf16;
+use kv::Memory;
+use row::Row;
 pub use simd::Isa;
 use simd::Level;
 
@@ -46,10 +53,14 @@ pub struct CpuOptions {
     pub isa: Isa,
     /// KV cache.
     pub kv: KvDtype,
-    /// Sequences open at a time; caches grow as they are used.
+    /// Sequences that run together.
     pub max_sequences: usize,
+    /// Positions of one sequence that memory is planned for.
+    pub max_positions: usize,
     /// Tokens per step: bounds the memory for activations.
     pub max_step_tokens: usize,
+    /// Memory for keys and values; a page gets its own when it is first used.
+    pub budget: KvBudget,
 }
 
 impl Default for CpuOptions {
@@ -59,7 +70,9 @@ impl Default for CpuOptions {
             isa: Isa::Auto,
             kv: KvDtype::Bf16,
             max_sequences: 1024,
+            max_positions: usize::MAX,
             max_step_tokens: 512,
+            budget: KvBudget::Free,
         }
     }
 }
@@ -79,6 +92,9 @@ pub enum CpuError {
     /// A limit of 0.
     #[error("{0} is 0, expected at least 1")]
     Zero(&'static str),
+    /// Too little memory for keys and values.
+    #[error(transparent)]
+    Kv(#[from] crate::kv_budget::KvBudgetError),
 }
 
 /// [`Engine`] on the CPU.
@@ -88,22 +104,29 @@ pub struct CpuEngine {
     options: CpuOptions,
     level: Level,
     pool: ThreadPool,
-    caches: Caches,
+    geometry: Geometry,
+    memory: KvMemory,
     forward: Forward,
+    /// Whether each chunk of the last step chooses a token, and the one it chose.
+    before: Before,
+    chosen: Vec<Option<u32>>,
+    steps: u64,
+    /// The step that was submitted and not waited for.
+    answered: Option<(u64, Vec<Outcome>)>,
 }
 
 #[derive(Debug)]
-enum Caches {
-    Bf16(Sequences<Bf16>),
-    F32(Sequences<f32>),
+enum KvMemory {
+    Bf16(Memory<bf16>),
+    F32(Memory<f32>),
 }
 
-/// Runs an expression on the sequences, whatever their element.
+/// Runs an expression on the memory, whatever its element.
 macro_rules! with {
-    ($caches:expr, $sequences:ident => $body:expr) => {
-        match $caches {
-            Caches::Bf16($sequences) => $body,
-            Caches::F32($sequences) => $body,
+    ($memory:expr, $of:ident => $body:expr) => {
+        match $memory {
+            KvMemory::Bf16($of) => $body,
+            KvMemory::F32($of) => $body,
         }
     };
 }
@@ -115,6 +138,7 @@ impl CpuEngine {
         let limits = [
             ("max_sequences", options.max_sequences),
             ("max_step_tokens", options.max_step_tokens),
+            ("max_positions", options.max_positions),
         ];
         if let Some((name, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
             return Err(CpuError::Zero(name));
@@ -126,12 +150,38 @@ impl CpuEngine {
             .num_threads(options.threads)
             .thread_name(|i| format!("cpu-{i}"))
             .build()?;
-        let caches = match options.kv {
-            KvDtype::Bf16 => Caches::Bf16(Sequences::new(config)),
-            KvDtype::F32 => Caches::F32(Sequences::new(config)),
+        let page_bytes = match options.kv {
+            KvDtype::Bf16 => Memory::<bf16>::page_bytes(config),
+            KvDtype::F32 => Memory::<f32>::page_bytes(config),
+        };
+        let free = memory::available().unwrap_or(u64::MAX);
+        let room = Room { free, page_bytes: page_bytes as u64, in_flight: 1 };
+        let geometry = options.budget.geometry(
+            config,
+            (options.max_sequences, options.max_positions.min(config.max_position_embeddings)),
+            options.max_step_tokens,
+            room,
+        )?;
+        let memory = match options.kv {
+            KvDtype::Bf16 => KvMemory::Bf16(Memory::new(config, geometry)),
+            KvDtype::F32 => KvMemory::F32(Memory::new(config, geometry)),
         };
         let forward = Forward::new(config, level, pool.current_num_threads());
-        Ok(CpuEngine { weights, options, level, pool, caches, forward })
+        let (before, chosen) = (Before::default(), Vec::new());
+        let (steps, answered) = (0, None);
+        Ok(CpuEngine {
+            weights,
+            options,
+            level,
+            pool,
+            geometry,
+            memory,
+            forward,
+            before,
+            chosen,
+            steps,
+            answered,
+        })
     }
 
     /// Threads in use.
@@ -145,52 +195,59 @@ impl CpuEngine {
         self.pool.install(|| work(level))
     }
 
-    fn len(&self, seq: SeqId) -> Option<(usize, usize)> {
-        with!(&self.caches, s => s.len(seq))
+    /// The rows of a step's good chunks, in the order of its chunks.
+    fn rows(&self, chunks: &[Chunk<'_>], outcomes: &mut [Option<ChunkError>]) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for (chunk, (c, failed)) in chunks.iter().zip(outcomes).enumerate() {
+            if failed.is_some() {
+                continue;
+            }
+            let mut push = |i, token| {
+                rows.push(Row { chunk, position: c.start() + i, token });
+            };
+            match c.tokens {
+                Tokens::Known(tokens) => {
+                    tokens.iter().enumerate().for_each(|(i, &token)| push(i, token));
+                }
+                Tokens::Chosen(index) => match self.chosen[index] {
+                    Some(token) => push(0, token),
+                    None => {
+                        let why = format!("no token was chosen for sequence {}", c.pages.seq().0);
+                        *failed = Some(ChunkError::NotFinite(why));
+                    }
+                },
+            }
+        }
+        rows
     }
 
-    /// The rows of a step, in the order of its chunks, or what is wrong with it.
-    fn rows(&self, chunks: &[Chunk<'_>]) -> Result<Vec<Row>, String> {
-        let mut rows = Vec::new();
-        for (chunk, c) in chunks.iter().enumerate() {
-            let seq = c.seq;
-            let name = seq.0;
-            let Some((len, max)) = self.len(seq) else {
-                return Err(format!("sequence {name} is not open"));
+    /// Computes a step.
+    fn compute(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Outcome>, EngineError> {
+        let (config, limits) = (&self.weights.config, self.limits());
+        let mut failed = engine::check(chunks, config, &limits, &self.before)?;
+        let rows = self.rows(chunks, &mut failed);
+        let wanted = wanted(chunks, &rows);
+        let tables: Vec<&PageTable> = chunks.iter().map(|chunk| chunk.pages).collect();
+        let mut broken = vec![None; chunks.len()];
+        let (weights, forward) = (&self.weights, &mut self.forward);
+        let outcomes = with!(&mut self.memory, memory => {
+            let logits: &[f32] = match rows.is_empty() {
+                true => &[],
+                false => self.pool.install(|| {
+                    forward.run(weights, memory, (&rows, &tables), &wanted, &mut broken)
+                }),
             };
-            if chunks[..chunk].iter().any(|other| other.seq == seq) {
-                return Err(format!("sequence {name} has two chunks in one step, expected one"));
-            }
-            if c.tokens.is_empty() {
-                return Err(format!("the chunk of sequence {name} is empty, expected a token"));
-            }
-            if len + c.tokens.len() > max {
-                return Err(format!(
-                    "sequence {name} would hold {} tokens, expected at most {max}",
-                    len + c.tokens.len()
-                ));
-            }
-            if let Want::Token(sampling) = &c.want {
-                sampling.check()?;
-            }
-            for (i, &token) in c.tokens.iter().enumerate() {
-                if token as usize >= self.weights.config.vocab_size {
-                    return Err(format!(
-                        "token {token} of sequence {name}, expected less than vocab_size {}",
-                        self.weights.config.vocab_size
-                    ));
-                }
-                rows.push(Row { chunk, seq, position: len + i, token });
-            }
-        }
-        if rows.len() > self.options.max_step_tokens {
-            return Err(format!(
-                "a step of {} tokens, expected at most {}",
-                rows.len(),
-                self.options.max_step_tokens
-            ));
-        }
-        Ok(rows)
+            let broken = broken.into_iter().map(|why| why.map(ChunkError::NotFinite));
+            let failed = failed.into_iter().zip(broken).collect();
+            answer(chunks, logits, weights.config.vocab_size, failed)
+        });
+        let token = |outcome: &Outcome| match outcome {
+            Ok(Output::Token(token)) => Some(*token),
+            _ => None,
+        };
+        self.chosen = outcomes.iter().map(token).collect();
+        self.before = Before::of(chunks);
+        Ok(outcomes)
     }
 }
 
@@ -206,39 +263,51 @@ fn wanted(chunks: &[Chunk<'_>], rows: &[Row]) -> Vec<usize> {
         .collect()
 }
 
-/// Answers chunk by chunk from the logits of the wanted rows; `lens` are the lengths after the
-/// step.
+/// Answers chunk by chunk from the logits of the wanted rows. A chunk that was left out (the first
+/// of a pair) has none among them; one that broke on the way (the second) has.
 fn answer(
     chunks: &[Chunk<'_>],
     mut logits: &[f32],
     vocab: usize,
-    lens: &[usize],
-) -> Result<Vec<Output>, EngineError> {
-    let mut outputs = Vec::with_capacity(chunks.len());
-    for (chunk, &len) in chunks.iter().zip(lens) {
-        let broken =
-            |e| EngineError::Device(format!("after {len} tokens of sequence {}: {e}", chunk.seq.0));
+    failed: Vec<(Option<ChunkError>, Option<ChunkError>)>,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(chunks.len());
+    for (chunk, (invalid, broken)) in chunks.iter().zip(failed) {
+        if let Some(invalid) = invalid {
+            outcomes.push(Err(invalid));
+            continue;
+        }
         let rows = match chunk.want {
             Want::Nothing => 0,
             Want::Token(_) => 1,
-            Want::Logits => chunk.tokens.len(),
+            Want::Logits => chunk.tokens.count(),
         };
         let (mine, rest) = logits.split_at(rows * vocab);
         logits = rest;
-        outputs.push(match chunk.want {
-            Want::Nothing => Output::Nothing,
-            Want::Token(sampling) => {
-                Output::Token(sampling::sample(mine, &sampling, len as u32).map_err(broken)?)
-            }
-            Want::Logits => {
-                for row in mine.chunks_exact(vocab) {
-                    sampling::argmax(row).map_err(broken)?;
-                }
-                Output::Logits(mine.to_vec())
-            }
+        outcomes.push(match broken {
+            Some(broken) => Err(broken),
+            None => choose(chunk, mine, vocab),
         });
     }
-    Ok(outputs)
+    outcomes
+}
+
+/// What was asked of a chunk's logits.
+fn choose(chunk: &Chunk<'_>, logits: &[f32], vocab: usize) -> Outcome {
+    let (seq, len) = (chunk.pages.seq().0, chunk.pages.len());
+    let broken = |e| ChunkError::NotFinite(format!("after {len} tokens of sequence {seq}: {e}"));
+    Ok(match chunk.want {
+        Want::Nothing => Output::Nothing,
+        Want::Token(sampling) => {
+            Output::Token(sampling::sample(logits, &sampling, len as u32).map_err(broken)?)
+        }
+        Want::Logits => {
+            for row in logits.chunks_exact(vocab) {
+                sampling::argmax(row).map_err(broken)?;
+            }
+            Output::Logits(logits.to_vec())
+        }
+    })
 }
 
 impl Engine for CpuEngine {
@@ -248,9 +317,14 @@ impl Engine for CpuEngine {
 
     fn limits(&self) -> Limits {
         Limits {
-            max_sequences: self.options.max_sequences,
+            max_chunks: self.options.max_sequences,
             max_step_tokens: self.options.max_step_tokens,
-            max_positions: self.weights.config.max_position_embeddings,
+            max_positions: self
+                .options
+                .max_positions
+                .min(self.weights.config.max_position_embeddings),
+            max_in_flight: 1,
+            pages: self.geometry,
         }
     }
 
@@ -264,50 +338,24 @@ impl Engine for CpuEngine {
         format!("CPU, {}, {threads} thread{plural}, {kv} KV cache", self.level.name())
     }
 
-    fn open(&mut self, max_positions: usize) -> Result<SeqId, EngineError> {
-        let limits = self.limits();
-        if max_positions == 0 || max_positions > limits.max_positions {
-            return Err(EngineError::Invalid(format!(
-                "a sequence of {max_positions} positions, expected 1 to {}",
-                limits.max_positions
-            )));
+    fn submit(&mut self, chunks: &[Chunk<'_>]) -> Result<Ticket, EngineError> {
+        if self.answered.is_some() {
+            let why = String::from("a second step under way, expected at most one");
+            return Err(EngineError::Invalid(why));
         }
-        with!(&mut self.caches, s => {
-            if s.count() >= limits.max_sequences {
-                return Err(EngineError::OutOfCache(format!(
-                    "{} sequences are open, the most this engine takes",
-                    s.count()
-                )));
-            }
-            Ok(s.open(max_positions))
-        })
+        let outcomes = self.compute(chunks)?;
+        self.steps += 1;
+        self.answered = Some((self.steps, outcomes));
+        Ok(Ticket::new(self.steps))
     }
 
-    fn close(&mut self, seq: SeqId) {
-        with!(&mut self.caches, s => s.close(seq));
-    }
-
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
-        let rows = self.rows(chunks).map_err(EngineError::Invalid)?;
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let wanted = wanted(chunks, &rows);
-        let (weights, forward) = (&self.weights, &mut self.forward);
-        let mut lens = Vec::with_capacity(chunks.len());
-        let result = with!(&mut self.caches, sequences => {
-            let logits = self.pool.install(|| forward.run(weights, sequences, &rows, &wanted));
-            for chunk in chunks {
-                sequences.advance(chunk.seq, chunk.tokens.len());
-                lens.push(sequences.len(chunk.seq).map_or(0, |(len, _)| len));
+    fn wait(&mut self, ticket: Ticket) -> Result<Vec<Outcome>, EngineError> {
+        match self.answered.take() {
+            Some((step, outcomes)) if step == ticket.number() => Ok(outcomes),
+            other => {
+                self.answered = other;
+                Err(EngineError::Invalid(format!("step {} is not under way", ticket.number())))
             }
-            let vocab = weights.config.vocab_size;
-            logits.and_then(|logits| answer(chunks, logits, vocab, &lens))
-        });
-        if result.is_err() {
-            // Their caches are in an unknown state.
-            chunks.iter().for_each(|chunk| self.close(chunk.seq));
         }
-        result
     }
 }

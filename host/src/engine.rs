@@ -1,41 +1,25 @@
 //! What every engine does: advance a ragged batch of sequences by one step.
 //!
-//! A step is a list of chunks, one per sequence: a piece of prompt (prefill) or the token sampled
-//! last (decode), mixed freely. The result for a sequence depends on neither its neighbours nor
-//! the chunking: the same tokens give bit-identical logits however they are grouped.
+//! A step is a list of chunks, one per sequence: a piece of prompt (prefill) or the token chosen
+//! last (decode), mixed freely. An engine holds the weights and the memory of the KV cache; which
+//! page holds what is the caller's to know ([`crate::pages`]) and comes with each chunk. The result
+//! for a sequence depends on neither its neighbours nor the chunking: the same tokens give
+//! bit-identical logits however they are grouped.
+//!
+//! Steps are submitted and waited for apart, so that the device has the next one before the host
+//! has read the last one's tokens: a chunk may take the token that a chunk of the step before it
+//! chooses ([`Tokens::Chosen`]). Steps of one engine take effect in the order they were submitted.
+//!
+//! What goes wrong with one chunk is that chunk's answer; the others of its step get theirs. Only an
+//! engine that can do nothing more answers with an [`EngineError`].
 
-/// Names a sequence inside one engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SeqId(pub u32);
+mod by_hand;
 
-/// How the next token is chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0 is greedy: the largest logit, the lowest id among equals.
-    pub temperature: f32,
-    /// Nucleus mass, in (0, 1]; 1 keeps every token.
-    pub top_p: f32,
-    /// The most tokens that are kept, the likeliest; 0 keeps every token.
-    pub top_k: u32,
-    /// Least probability of a kept token as a share of the likeliest one's, in [0, 1); 0 keeps
-    /// every token.
-    pub min_p: f32,
-    /// With the position it fixes the random number: the same seed gives the same text whatever
-    /// the batch.
-    pub seed: u64,
-}
+pub use by_hand::{ByHand, Piece, StepError};
 
-impl Sampling {
-    /// The largest logit.
-    pub const GREEDY: Sampling =
-        Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0 };
-}
-
-impl Default for Sampling {
-    fn default() -> Sampling {
-        Sampling::GREEDY
-    }
-}
+use crate::model::ModelConfig;
+use crate::pages::{Geometry, PageTable};
+pub use crate::sampling::Sampling;
 
 /// What is wanted of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,15 +32,50 @@ pub enum Want {
     Logits,
 }
 
-/// Consecutive tokens of one sequence; positions follow those the sequence already holds.
+/// The tokens of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens<'a> {
+    /// These: at least one, each below `vocab_size`.
+    Known(&'a [u32]),
+    /// The one that this chunk of the step submitted before chooses; it wants a token.
+    Chosen(usize),
+}
+
+impl Tokens<'_> {
+    /// How many.
+    pub fn count(&self) -> usize {
+        match self {
+            Tokens::Known(tokens) => tokens.len(),
+            Tokens::Chosen(_) => 1,
+        }
+    }
+}
+
+/// Consecutive tokens of one sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<'a> {
-    /// The sequence; at most one chunk of it in a step.
-    pub seq: SeqId,
-    /// At least one token, each below `vocab_size`.
-    pub tokens: &'a [u32],
+    /// What the sequence gains.
+    pub tokens: Tokens<'a>,
+    /// The sequence's pages, the chunk's own positions included: they are the table's last ones. At
+    /// most one chunk of a sequence in a step.
+    pub pages: &'a PageTable,
     /// What to return.
     pub want: Want,
+}
+
+impl Chunk<'_> {
+    /// Position of the first token.
+    pub fn start(&self) -> usize {
+        self.pages.len() - self.tokens.count()
+    }
+
+    /// How the token is chosen, where one is wanted.
+    pub fn sampling(&self) -> Option<Sampling> {
+        match self.want {
+            Want::Token(sampling) => Some(sampling),
+            Want::Nothing | Want::Logits => None,
+        }
+    }
 }
 
 /// The answer to one chunk, by [`Want`].
@@ -70,48 +89,185 @@ pub enum Output {
     Logits(Vec<f32>),
 }
 
-/// What one step can take.
+/// Why there is no answer to one chunk. Its positions hold nothing of use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// The chunk breaks the contract; it was left out of the step.
+    #[error("{0}")]
+    Invalid(String),
+    /// The model's values are out of range: NaN or infinite.
+    #[error("{0}")]
+    NotFinite(String),
+}
+
+/// What became of a chunk.
+pub type Outcome = Result<Output, ChunkError>;
+
+/// What an engine takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Sequences open at a time.
-    pub max_sequences: usize,
+    /// Chunks in one step.
+    pub max_chunks: usize,
     /// Tokens in one step, over all chunks.
     pub max_step_tokens: usize,
     /// Positions of one sequence.
     pub max_positions: usize,
+    /// Steps submitted and not yet waited for.
+    pub max_in_flight: usize,
+    /// Pages of the KV cache.
+    pub pages: Geometry,
 }
 
-/// Why an engine refused or failed.
-#[derive(Debug, thiserror::Error)]
+/// Why an engine does not go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// The caller broke the contract of [`Engine::step`]; nothing was computed.
+    /// The caller broke the contract of the step as a whole; nothing was computed.
     #[error("{0}")]
     Invalid(String),
-    /// No room for another sequence or its next tokens; closing one makes room.
-    #[error("out of KV cache: {0}")]
-    OutOfCache(String),
-    /// The device failed; the engine cannot go on.
+    /// The device failed: no step can follow.
     #[error("{0}")]
-    Device(String),
+    DeviceLost(String),
+}
+
+/// A step that was submitted. Every ticket is waited for, in the order of submission.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a step that is not waited for holds its place"]
+pub struct Ticket(u64);
+
+impl Ticket {
+    /// For engines: the ticket of their step `number`.
+    pub fn new(number: u64) -> Ticket {
+        Ticket(number)
+    }
+
+    /// The number.
+    pub fn number(&self) -> u64 {
+        self.0
+    }
 }
 
 /// A model on a device.
 pub trait Engine: Send {
     /// Hyper-parameters of the model.
-    fn config(&self) -> &shared::model::ModelConfig;
+    fn config(&self) -> &ModelConfig;
 
-    /// What one step can take.
+    /// What it takes.
     fn limits(&self) -> Limits;
 
     /// One line for people: device, memory, threads.
     fn describe(&self) -> String;
 
-    /// Opens a sequence that will hold at most `max_positions` tokens.
-    fn open(&mut self, max_positions: usize) -> Result<SeqId, EngineError>;
+    /// Queues a step; tables and tokens are read before this returns.
+    fn submit(&mut self, chunks: &[Chunk<'_>]) -> Result<Ticket, EngineError>;
 
-    /// Forgets a sequence and frees its cache. An unknown one is ignored.
-    fn close(&mut self, seq: SeqId);
+    /// Waits for a step, the oldest one submitted, and answers in the order of its chunks.
+    fn wait(&mut self, ticket: Ticket) -> Result<Vec<Outcome>, EngineError>;
+}
 
-    /// Advances each chunk's sequence, and answers in the order of the chunks.
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError>;
+/// Whatever points at an engine is one.
+macro_rules! pointers {
+    ($($pointer:ty),*) => {$(
+        impl<E: Engine + ?Sized> Engine for $pointer {
+            fn config(&self) -> &ModelConfig {
+                (**self).config()
+            }
+
+            fn limits(&self) -> Limits {
+                (**self).limits()
+            }
+
+            fn describe(&self) -> String {
+                (**self).describe()
+            }
+
+            fn submit(&mut self, chunks: &[Chunk<'_>]) -> Result<Ticket, EngineError> {
+                (**self).submit(chunks)
+            }
+
+            fn wait(&mut self, ticket: Ticket) -> Result<Vec<Outcome>, EngineError> {
+                (**self).wait(ticket)
+            }
+        }
+    )*};
+}
+pointers!(Box<E>, &mut E);
+
+/// What an engine remembers of the step it was given last.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// For each chunk, whether it chooses a token.
+    chooses: Vec<bool>,
+}
+
+impl Before {
+    /// Of a step of these chunks.
+    pub fn of(chunks: &[Chunk<'_>]) -> Before {
+        Before { chooses: chunks.iter().map(|chunk| chunk.sampling().is_some()).collect() }
+    }
+}
+
+/// Refuses a step as a whole, or says for each chunk why it is left out; `before` is the step
+/// submitted before. Every engine begins with this.
+pub fn check(
+    chunks: &[Chunk<'_>],
+    config: &ModelConfig,
+    limits: &Limits,
+    before: &Before,
+) -> Result<Vec<Option<ChunkError>>, EngineError> {
+    let tokens: usize = chunks.iter().map(|chunk| chunk.tokens.count()).sum();
+    for (what, value, most) in
+        [("tokens", tokens, limits.max_step_tokens), ("chunks", chunks.len(), limits.max_chunks)]
+    {
+        if value > most {
+            let why = format!("a step of {value} {what}, expected at most {most}");
+            return Err(EngineError::Invalid(why));
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut one = |chunk: &Chunk<'_>| {
+        let seq = chunk.pages.seq().0;
+        if !seen.insert(seq) {
+            return Err(format!("sequence {seq} has two chunks in one step, expected one"));
+        }
+        check_chunk(chunk, config, limits, before)
+    };
+    Ok(chunks.iter().map(|chunk| one(chunk).err().map(ChunkError::Invalid)).collect())
+}
+
+fn check_chunk(
+    chunk: &Chunk<'_>,
+    config: &ModelConfig,
+    limits: &Limits,
+    before: &Before,
+) -> Result<(), String> {
+    let (seq, len) = (chunk.pages.seq().0, chunk.pages.len());
+    match chunk.tokens {
+        Tokens::Known([]) => {
+            return Err(format!("the chunk of sequence {seq} is empty, expected a token"));
+        }
+        Tokens::Known(tokens) => {
+            let vocab = config.vocab_size;
+            if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+                return Err(format!(
+                    "token {token} of sequence {seq}, expected less than vocab_size {vocab}"
+                ));
+            }
+        }
+        Tokens::Chosen(index) if before.chooses.get(index) != Some(&true) => {
+            return Err(format!(
+                "sequence {seq} takes the token of chunk {index} of the step before, which chooses \
+                 none"
+            ));
+        }
+        Tokens::Chosen(_) => {}
+    }
+    let most = limits.max_positions;
+    if len > most {
+        return Err(format!("sequence {seq} would hold {len} tokens, expected at most {most}"));
+    }
+    if chunk.tokens.count() > len {
+        let count = chunk.tokens.count();
+        return Err(format!("sequence {seq} has pages for {len} tokens, not for {count}"));
+    }
+    chunk.sampling().map_or(Ok(()), |sampling| sampling.check())
 }

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::engine::{Chunk, Engine, EngineError, Output, Sampling, SeqId, Want};
+use crate::engine::{
+    ByHand, ChunkError, Engine, EngineError, Output, Piece, Sampling, StepError, Want,
+};
+use crate::pages::SeqId;
 
 /// A checked `golden.json`.
 #[derive(Clone, Debug, Deserialize)]
@@ -88,7 +91,7 @@ pub enum GoldenError {
         /// The case, counted from 0.
         case: usize,
         /// The engine's answer.
-        source: EngineError,
+        source: StepError,
     },
     /// The report could not be written.
     #[error("report: {0}")]
@@ -219,27 +222,29 @@ pub fn run(
 }
 
 /// Runs one case on `engine`.
-pub fn compare(case: &Case, engine: &mut dyn Engine) -> Result<Comparison, EngineError> {
+pub fn compare(case: &Case, engine: &mut dyn Engine) -> Result<Comparison, StepError> {
     let positions = case.prompt.len() + case.greedy.len();
     let limit = engine.limits().max_positions;
     if positions > limit {
-        return Err(EngineError::Invalid(format!(
-            "the case takes {positions} positions, the engine has {limit}"
-        )));
+        let why = format!("the case takes {positions} positions, the engine has {limit}");
+        return Err(ChunkError::Invalid(why).into());
     }
-    let seq = engine.open(positions)?;
-    let compared = compare_in(case, engine, seq);
-    engine.close(seq);
-    compared
+    let mut engine = ByHand::new(engine);
+    let seq = engine.open();
+    compare_in(case, &mut engine, seq)
 }
 
-fn compare_in(case: &Case, engine: &mut dyn Engine, seq: SeqId) -> Result<Comparison, EngineError> {
-    let vocab = engine.config().vocab_size;
-    let chunk = engine.limits().max_step_tokens.min(MAX_LOGITS / vocab).max(1);
+fn compare_in(
+    case: &Case,
+    engine: &mut ByHand<&mut dyn Engine>,
+    seq: SeqId,
+) -> Result<Comparison, StepError> {
+    let vocab = engine.engine().config().vocab_size;
+    let chunk = engine.engine().limits().max_step_tokens.min(MAX_LOGITS / vocab).max(1);
     let mut errors = Errors::default();
     let mut next = 0;
     for (index, tokens) in case.prompt.chunks(chunk).enumerate() {
-        let logits = match step(engine, Chunk { seq, tokens, want: Want::Logits })? {
+        let logits = match step(engine, Piece { seq, tokens, want: Want::Logits })? {
             Output::Logits(logits) if logits.len() == tokens.len() * vocab => logits,
             other => return Err(unexpected(&other)),
         };
@@ -255,7 +260,7 @@ fn compare_in(case: &Case, engine: &mut dyn Engine, seq: SeqId) -> Result<Compar
         matched += 1;
         if matched < case.greedy.len() {
             let want = Want::Token(Sampling::GREEDY);
-            next = match step(engine, Chunk { seq, tokens: &[next], want })? {
+            next = match step(engine, Piece { seq, tokens: &[next], want })? {
                 Output::Token(token) => token,
                 other => return Err(unexpected(&other)),
             };
@@ -269,22 +274,23 @@ fn compare_in(case: &Case, engine: &mut dyn Engine, seq: SeqId) -> Result<Compar
     })
 }
 
-fn step(engine: &mut dyn Engine, chunk: Chunk<'_>) -> Result<Output, EngineError> {
-    let outputs = engine.step(&[chunk])?;
+fn step(engine: &mut ByHand<&mut dyn Engine>, piece: Piece<'_>) -> Result<Output, StepError> {
+    let outputs = engine.step(&[piece])?;
     let count = outputs.len();
     match <[Output; 1]>::try_from(outputs) {
         Ok([output]) => Ok(output),
-        Err(_) => Err(EngineError::Device(format!("{count} outputs for one chunk"))),
+        Err(_) => Err(EngineError::Invalid(format!("{count} outputs for one chunk")).into()),
     }
 }
 
-fn unexpected(output: &Output) -> EngineError {
+fn unexpected(output: &Output) -> StepError {
     let kind = match output {
         Output::Nothing => "nothing".to_owned(),
         Output::Token(_) => "a token".to_owned(),
         Output::Logits(logits) => format!("{} logits", logits.len()),
     };
-    EngineError::Device(format!("the engine answered with {kind}, which was not asked for"))
+    let why = format!("the engine answered with {kind}, which was not asked for");
+    EngineError::Invalid(why).into()
 }
 
 /// The largest logit's id, the lowest among equals.

@@ -1,38 +1,48 @@
 //! The engine on a GPU: real AMD, NVIDIA, or emulated.
 //!
 //! Weights are packed and uploaded once; memory for activations and the paged KV cache is planned
-//! before the first launch. A step uploads one block of indices, queues its kernels on one stream
-//! without waiting for any of them, and reads tokens or logits back at the end. Counts of tokens
-//! per expert stay on the device.
+//! before the first launch. A step uploads one block of indices and queues its kernels, without
+//! waiting for any of them; counts of tokens per expert stay on the device. The tokens it chooses
+//! stay there too, for the step behind it, and are copied to the host beside its work: while one
+//! step runs, the host reads the tokens of the one before and queues the next.
 //!
 //! Tokens are chosen on the device, by the algorithm of the CPU engine: the same logits give the
 //! same token, whatever the temperature. Logits come back only when they are asked for.
 
 mod arena;
-mod cache;
+mod flight;
+mod forward;
+mod graphs;
+mod kv;
 mod plan;
-mod staging;
-mod step;
-mod upload;
+mod rank;
+pub(crate) mod staging;
+pub(crate) mod upload;
 
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 
-use arena::{Arena, OUTPUT_ROWS};
-use cache::Cache;
-use plan::{Plan, Recipe};
+use arena::Arena;
+use flight::{Asked, Flight};
+use forward::{Alone, Forward};
+use graphs::Graphs;
+use rank::Rank;
 use shared::kv::{HEAD_DIMS, PAGE};
 use shared::model::ModelConfig;
-use staging::{HALF_BYTES, Staging};
-use upload::DeviceWeights;
+use upload::{DeviceWeights, Target};
 
-use crate::engine::{Chunk, Engine, EngineError, Limits, Output, SeqId, Want};
+use crate::engine::{self, Before, Chunk, Engine, EngineError, Limits, Outcome, Ticket};
 use crate::gpu::launch::Kernels;
 use crate::gpu::launch::linear::DenseFormat;
-use crate::gpu::{Device, DeviceBuffer, GpuError, Graph, PinnedBuffer, Stream};
+use crate::gpu::{Device, GpuError, Recorded, Stream};
 use crate::kernels;
+use crate::kv_budget::{KvBudget, Room, geometry_bytes};
 use crate::model::Weights;
-use crate::rope;
+use crate::pages::Geometry;
+
+/// Steps under way at a time: one computes while the next is laid out.
+const IN_FLIGHT: usize = 2;
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -43,6 +53,8 @@ pub struct GpuOptions {
     pub max_positions: usize,
     /// Tokens in one step: bounds the memory for activations.
     pub max_step_tokens: usize,
+    /// Memory for keys and values.
+    pub budget: KvBudget,
     /// How dense weights are kept; the router is always bf16.
     pub dense: DenseFormat,
     /// Folder of code objects to use instead of the embedded ones.
@@ -55,6 +67,7 @@ impl Default for GpuOptions {
             max_sequences: 32,
             max_positions: 4096,
             max_step_tokens: 512,
+            budget: KvBudget::Free,
             dense: DenseFormat::Bf16,
             kernels: None,
         }
@@ -88,11 +101,13 @@ pub enum GpuEngineError {
         /// Why.
         source: crate::gpu::pack::PackError,
     },
-    /// The model and its cache are larger than the device's memory.
+    /// A limit of 0.
+    #[error("{0} is 0, expected at least 1")]
+    Zero(&'static str),
+    /// The model and the least it can run with are larger than the device's memory.
     #[error(
         "the model does not fit {device}: weights {weights} MB + activations {activations} MB + \
-         KV cache {cache} MB ({per_sequence} MB for each of {sequences} sequences), and {free} MB \
-         are free"
+         KV cache of at least {cache} MB, and {free} MB are free"
     )]
     DoesNotFit {
         /// Device.
@@ -101,12 +116,8 @@ pub enum GpuEngineError {
         weights: u64,
         /// Activations of one step.
         activations: u64,
-        /// All pages.
+        /// The least memory for keys and values; all that is asked for, where that is fixed.
         cache: u64,
-        /// Pages of one sequence.
-        per_sequence: u64,
-        /// Sequences planned for.
-        sequences: usize,
         /// Free device memory.
         free: u64,
     },
@@ -114,21 +125,18 @@ pub enum GpuEngineError {
 
 /// [`Engine`] on a GPU.
 pub struct GpuEngine {
+    /// Recorded steps. First, so that they go, and the stream is empty, before what they use.
+    graphs: Recorded<Graphs>,
     config: ModelConfig,
     options: GpuOptions,
-    stream: Stream,
-    kernels: Kernels,
-    weights: DeviceWeights,
-    arena: Arena,
-    cache: Cache,
-    /// `[max_positions, 2, head_dim / 2]`.
-    rope: DeviceBuffer<f32>,
-    /// The step's indices.
-    plan: Plan,
-    /// Tokens chosen in a decode step, `[OUTPUT_ROWS]`.
-    chosen: PinnedBuffer<u32>,
-    /// The last decode step, ready to be replayed.
-    recorded: Option<(Recipe, Graph)>,
+    geometry: Geometry,
+    forward: Forward,
+    flights: Vec<Flight>,
+    /// Steps submitted so far.
+    steps: u64,
+    before: Before,
+    /// Where the tokens of the last step are among the chosen ones, by its chunks.
+    chosen: Vec<Option<usize>>,
 }
 
 impl GpuEngine {
@@ -138,38 +146,80 @@ impl GpuEngine {
         device: &Device,
         weights: &Arc<Weights>,
         options: GpuOptions,
-        mut progress: impl FnMut(u64, u64),
+        progress: impl FnMut(u64, u64),
     ) -> Result<GpuEngine, GpuEngineError> {
-        let config = weights.config.clone();
-        check_shapes(&config)?;
-        let chip = &device.properties().arch;
-        let code = kernels::code_object(chip, options.kernels.as_deref())?;
-        let kernels = Kernels::load(device, chip, &code)?;
-        check_fit(device, weights, &options, kernels.family())?;
+        let mut engines = GpuEngine::new_all(slice::from_ref(device), weights, options, progress)?;
+        Ok(engines.remove(0))
+    }
 
-        let stream = Stream::new(device)?;
-        let staging = Staging::new(&stream, HALF_BYTES)?;
-        let family = kernels.family();
-        let weights =
-            DeviceWeights::upload(staging, family, options.dense, weights, &mut progress)?;
-        let arena = Arena::new(&stream, &config, &options, kernels.family())?;
-        let cache = Cache::new(&stream, &config, &options)?;
-        let mut table = rope::Table::new(&config);
-        table.grow(options.max_positions);
-        let rope = stream.buffer_from(table.values())?;
+    /// As [`GpuEngine::new`], an engine on each of `devices`, in order; the weights are read and
+    /// packed once for all devices of a family.
+    pub fn new_all(
+        devices: &[Device],
+        weights: &Arc<Weights>,
+        options: GpuOptions,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<GpuEngine>, GpuEngineError> {
+        options.check()?;
+        check_shapes(&weights.config)?;
+        let mut ready = Vec::new();
+        for device in devices {
+            let chip = &device.properties().arch;
+            let code = kernels::code_object(chip, options.kernels.as_deref())?;
+            let kernels = Kernels::load(device, chip, &code)?;
+            let geometry = plan_memory(device, weights, &options, kernels.family())?;
+            ready.push((Stream::new(device)?, kernels, geometry));
+        }
+        let targets: Vec<_> = ready
+            .iter()
+            .map(|(stream, kernels, _)| Target { stream, family: kernels.family() })
+            .collect();
+        let uploaded = DeviceWeights::upload_all(&targets, options.dense, weights, &mut progress)?;
+        let ranks =
+            ready.into_iter().zip(uploaded).map(|((stream, kernels, geometry), uploaded)| {
+                let parts = (stream, kernels, uploaded);
+                Ok((Rank::new(&weights.config, &options, geometry, parts)?, geometry))
+            });
+        ranks
+            .map(|rank| rank.and_then(|rank| GpuEngine::with(rank, &weights.config, &options)))
+            .collect()
+    }
+
+    /// The engine around a rank that holds the whole model.
+    fn with(
+        (rank, geometry): (Rank, Geometry),
+        config: &ModelConfig,
+        options: &GpuOptions,
+    ) -> Result<GpuEngine, GpuEngineError> {
+        let flights = (0..IN_FLIGHT)
+            .map(|_| Flight::new(rank.stream.device(), config, options))
+            .collect::<Result<_, _>>()?;
         Ok(GpuEngine {
-            plan: Plan::new(device, &config, &options)?,
-            chosen: PinnedBuffer::new(device, OUTPUT_ROWS)?,
-            recorded: None,
-            config,
-            options,
-            stream,
-            kernels,
-            weights,
-            arena,
-            cache,
-            rope,
+            graphs: Recorded::new(&rank.stream, Graphs::default()),
+            config: config.clone(),
+            options: options.clone(),
+            geometry,
+            forward: Forward { ranks: vec![rank], exchange: Box::new(Alone) },
+            flights,
+            steps: 0,
+            before: Before::default(),
+            chosen: Vec::new(),
         })
+    }
+}
+
+impl GpuOptions {
+    fn check(&self) -> Result<(), GpuEngineError> {
+        for (name, value) in [
+            ("max_sequences", self.max_sequences),
+            ("max_positions", self.max_positions),
+            ("max_step_tokens", self.max_step_tokens),
+        ] {
+            if value == 0 {
+                return Err(GpuEngineError::Zero(name));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -190,33 +240,39 @@ fn check_shapes(config: &ModelConfig) -> Result<(), GpuEngineError> {
     limit("num_experts_per_tok", config.num_experts_per_tok, shared::kernels::moe::MAX_TOP_K as _)
 }
 
-/// Refuses a model that does not fit, before anything is allocated.
-fn check_fit(
+/// Decides how many pages there are, or refuses a model that does not fit, before anything is
+/// allocated.
+fn plan_memory(
     device: &Device,
     weights: &Weights,
     options: &GpuOptions,
     family: shared::block::Family,
-) -> Result<(), GpuEngineError> {
+) -> Result<Geometry, GpuEngineError> {
     let (free, _) = device.memory()?;
     let config = &weights.config;
     let bytes_weights = upload::bytes(weights, options.dense);
     // The table of rotations is one more buffer that a step reads.
-    let rope = 4 * options.max_positions * config.head_dim;
-    let bytes_arena = Arena::bytes(config, options, family) + rope as u64;
-    let (bytes_cache, per_sequence) = Cache::bytes(config, options);
-    if bytes_weights + bytes_arena + bytes_cache <= free {
-        return Ok(());
+    let rope = 4 * options.max_positions as u64 * config.head_dim as u64;
+    let bytes_arena = Arena::bytes(config, options, family).saturating_add(rope);
+    let rest = free.checked_sub(bytes_weights.saturating_add(bytes_arena));
+    let page_bytes = kv::page_bytes(config);
+    let room = Room { free: rest.unwrap_or(0), page_bytes, in_flight: IN_FLIGHT };
+    let sizes = (options.max_sequences, options.max_positions);
+    let planned = options.budget.geometry(config, sizes, options.max_step_tokens, room);
+    match (rest, planned) {
+        (Some(_), Ok(geometry)) => Ok(geometry),
+        (_, planned) => {
+            let mb = |bytes: u64| bytes.div_ceil(1_000_000);
+            let least = |geometry| mb(geometry_bytes(config, &geometry, room));
+            Err(GpuEngineError::DoesNotFit {
+                device: device.to_string(),
+                weights: mb(bytes_weights),
+                activations: mb(bytes_arena),
+                cache: planned.map_or_else(|error| error.least, least),
+                free: mb(free),
+            })
+        }
     }
-    let mb = |bytes: u64| bytes.div_ceil(1_000_000);
-    Err(GpuEngineError::DoesNotFit {
-        device: device.to_string(),
-        weights: mb(bytes_weights),
-        activations: mb(bytes_arena),
-        cache: mb(bytes_cache),
-        per_sequence: mb(per_sequence),
-        sequences: options.max_sequences,
-        free: mb(free),
-    })
 }
 
 impl Engine for GpuEngine {
@@ -226,67 +282,106 @@ impl Engine for GpuEngine {
 
     fn limits(&self) -> Limits {
         Limits {
-            max_sequences: self.options.max_sequences,
+            max_chunks: self.options.max_sequences,
             max_step_tokens: self.options.max_step_tokens,
             max_positions: self.options.max_positions.min(self.config.max_position_embeddings),
+            max_in_flight: IN_FLIGHT,
+            pages: self.geometry,
         }
     }
 
     fn describe(&self) -> String {
-        let weights = self.weights.bytes() / 1_000_000;
+        let rank = self.forward.first();
+        let weights = rank.weights.bytes() as f64 / 1e9;
+        let positions = self.geometry.full * PAGE;
         format!(
-            "{}: weights {weights} MB, KV cache for {} sequences of {} positions ({PAGE} a page)",
-            self.stream.device(),
-            self.options.max_sequences,
-            self.options.max_positions,
+            "{}: weights {weights:.2} GB, KV cache for {positions} positions",
+            rank.stream.device(),
         )
     }
 
-    fn open(&mut self, max_positions: usize) -> Result<SeqId, EngineError> {
-        let most = self.limits().max_positions;
-        if max_positions > most {
-            return Err(EngineError::Invalid(format!(
-                "a sequence of {max_positions} positions, expected at most {most}"
-            )));
+    fn submit(&mut self, chunks: &[Chunk<'_>]) -> Result<Ticket, EngineError> {
+        let at = self.steps as usize % IN_FLIGHT;
+        if self.flights[at].asked.is_some() {
+            let why = format!("{IN_FLIGHT} steps are under way, expected one to be waited for");
+            return Err(EngineError::Invalid(why));
         }
-        self.cache.open(max_positions)
+        let failed = engine::check(chunks, &self.config, &self.limits(), &self.before)?;
+        let good: Vec<&Chunk<'_>> =
+            chunks.iter().zip(&failed).filter(|(_, f)| f.is_none()).map(|(c, _)| c).collect();
+        let flight = &mut self.flights[at];
+        flight.plan.lay_out(&self.config, &good, &self.chosen);
+        let questions = flight.questions(chunks, failed);
+        self.before = Before::of(chunks);
+        self.chosen = Flight::choices(&questions);
+        let logits = match good.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.queue(at),
+        };
+        let logits = logits.map_err(|error| {
+            // What was queued may not lose what it reads. The first error tells more than what
+            // the wait may add.
+            let _ = self.forward.first().stream.synchronize();
+            EngineError::from(error)
+        })?;
+        self.steps += 1;
+        self.flights[at].asked = Some(Asked { step: self.steps, questions, logits });
+        Ok(Ticket::new(self.steps))
     }
 
-    fn close(&mut self, seq: SeqId) {
-        self.cache.close(seq);
-    }
-
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
-        self.check(chunks)?;
-        self.plan.lay_out(&self.config, &mut self.cache, chunks)?;
-        self.run(chunks)
+    fn wait(&mut self, ticket: Ticket) -> Result<Vec<Outcome>, EngineError> {
+        let step = ticket.number();
+        let is_it = |flight: &Flight| flight.asked.as_ref().is_some_and(|asked| asked.step == step);
+        let Some(flight) = self.flights.iter_mut().find(|flight| is_it(flight)) else {
+            return Err(EngineError::Invalid(format!("step {step} is not under way")));
+        };
+        flight.done.synchronize()?;
+        let Some(asked) = flight.asked.take() else { return Ok(Vec::new()) };
+        Ok(flight.answer(asked, self.config.vocab_size))
     }
 }
 
 impl GpuEngine {
-    /// Refuses what breaks the contract of [`Engine::step`].
-    fn check(&self, chunks: &[Chunk<'_>]) -> Result<(), EngineError> {
-        let invalid = |why: String| Err(EngineError::Invalid(why));
-        let tokens: usize = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
-        if tokens > self.options.max_step_tokens {
-            let most = self.options.max_step_tokens;
-            return invalid(format!("{tokens} tokens in a step, expected at most {most}"));
+    /// Queues the step laid out at `at`, and reads the logits that are wanted.
+    fn queue(&mut self, at: usize) -> Result<Vec<f32>, GpuError> {
+        let Flight { plan, chosen, done, .. } = &mut self.flights[at];
+        let (forward, most) = (&self.forward, arena::output_rows(&self.options));
+        let layers = self.config.num_hidden_layers;
+        for rank in &forward.ranks {
+            let words = plan.words();
+            let indices = rank.arena.indices.slice(..words.len());
+            // SAFETY: a flight's plan changes when its step was waited for, and an engine waits for
+            // its stream before it drops.
+            unsafe { rank.stream.upload_async(indices, words)? };
         }
-        for (i, chunk) in chunks.iter().enumerate() {
-            if chunk.tokens.is_empty() {
-                return invalid(format!("chunk {i} has no token, expected at least one"));
-            }
-            let vocab = self.config.vocab_size;
-            if let Some(token) = chunk.tokens.iter().find(|&&token| token as usize >= vocab) {
-                return invalid(format!("token {token}, expected less than {vocab}"));
-            }
-            if chunks[..i].iter().any(|other| other.seq == chunk.seq) {
-                return invalid(format!("sequence {} has two chunks in a step", chunk.seq.0));
-            }
-            if let Want::Token(sampling) = chunk.want {
-                sampling.check().or_else(invalid)?;
+        match plan.recipe(&self.config, most) {
+            Some(recipe) => self.graphs.launch(recipe, forward, |forward| {
+                forward.layers(plan, layers)?;
+                forward.choices(plan, most)
+            })?,
+            None => {
+                forward.layers(plan, layers)?;
+                forward.choices(plan, most)?;
             }
         }
-        Ok(())
+        let first = forward.first();
+        let (stream, arena) = (&first.stream, &first.arena);
+        let count = plan.choices;
+        // SAFETY: as above; the tokens are read when the event behind the copy was waited for.
+        unsafe { stream.download_async(&mut chosen[..count], arena.chosen.slice(..count))? };
+        let mut logits = Vec::new();
+        for row in (count..plan.outputs.len()).step_by(most) {
+            let rows = most.min(plan.outputs.len() - row);
+            first.logits(plan, row, rows)?;
+            logits.extend(stream.read(arena.logits.slice(..rows * self.config.vocab_size))?);
+        }
+        done.record(stream)?;
+        Ok(logits)
+    }
+}
+
+impl From<GpuError> for EngineError {
+    fn from(error: GpuError) -> EngineError {
+        EngineError::DeviceLost(error.to_string())
     }
 }

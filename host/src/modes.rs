@@ -2,9 +2,7 @@
 
 pub mod crosscheck;
 pub mod journal;
-pub mod parallel;
 pub mod prompts;
-pub mod scheduler;
 pub mod verify;
 
 /// The seed of one request of a job: requests of a job differ, whatever their prompts.

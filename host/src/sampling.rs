@@ -4,7 +4,34 @@
 
 use shared::sampling::{BINS, DIGIT_BITS, Draw, MAX_RANK, rank, weight};
 
-use crate::engine::Sampling;
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy: the largest logit, the lowest id among equals.
+    pub temperature: f32,
+    /// Nucleus mass, in (0, 1]; 1 keeps every token.
+    pub top_p: f32,
+    /// The most tokens that are kept, the likeliest; 0 keeps every token.
+    pub top_k: u32,
+    /// Least probability of a kept token as a share of the likeliest one's, in [0, 1); 0 keeps
+    /// every token.
+    pub min_p: f32,
+    /// With the position it fixes the random number: the same seed gives the same text whatever
+    /// the batch.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The largest logit.
+    pub const GREEDY: Sampling =
+        Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0 };
+}
+
+impl Default for Sampling {
+    fn default() -> Sampling {
+        Sampling::GREEDY
+    }
+}
 
 /// What cannot be sampled from.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]

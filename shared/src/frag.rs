@@ -55,7 +55,9 @@ impl Frag for Wmma11 {
 
 /// RDNA4 `v_wmma_f32_16x16x16_bf16`: the halves of the wave split k, nothing is repeated.
 ///
-/// Source: "RDNA4" ISA guide, section 7.12.
+/// Source: "RDNA4" ISA guide, section 7.12. AMD's matrix instruction calculator gives a lane's
+/// elements other k, the same ones in A and B. That is another naming only: the products that are
+/// summed are the same pairs.
 #[derive(Debug, Clone, Copy)]
 pub struct Wmma12;
 

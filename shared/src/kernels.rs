@@ -21,7 +21,36 @@ macro_rules! families {
         pub fn all() -> impl Iterator<Item = &'static Kernel> {
             [$($($family)::+::TABLE),*].into_iter().flatten().copied()
         }
+
+        /// How many there are.
+        pub const COUNT: usize = 0 $(+ $($family)::+::TABLE.len())*;
+
+        /// Place of a kernel in the order of [`all`]; `None` for one that is not of the table.
+        pub const fn index(kernel: &Kernel) -> Option<usize> {
+            let tables = [$($($family)::+::TABLE),*];
+            let (mut first, mut family) = (0, 0);
+            while family < tables.len() {
+                let mut i = 0;
+                while i < tables[family].len() {
+                    if same(tables[family][i].name.as_bytes(), kernel.name.as_bytes()) {
+                        return Some(first + i);
+                    }
+                    i += 1;
+                }
+                first += i;
+                family += 1;
+            }
+            None
+        }
     };
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
 }
 
 families!(attention, basics, linear, moe, moe::products, rows);
@@ -72,6 +101,15 @@ mod tests {
     fn names_are_unique() {
         for (i, kernel) in all().enumerate() {
             assert!(all().skip(i + 1).all(|other| other.name != kernel.name), "{}", kernel.name);
+        }
+    }
+
+    #[test]
+    fn places_are_those_of_the_list() {
+        assert!(all().enumerate().all(|(i, kernel)| index(kernel) == Some(i)));
+        assert_eq!(all().count(), COUNT);
+        for name in ["", "no_kernel"] {
+            assert_eq!(index(&Kernel { name, ..*linear::TABLE[0] }), None);
         }
     }
 

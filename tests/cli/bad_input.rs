@@ -53,6 +53,8 @@ impl Case {
             }
         }
         for (name, content) in &self.files {
+            let folder = bench.path(name).parent().map(Path::to_owned);
+            folder.map_or(Ok(()), std::fs::create_dir_all).unwrap();
             bench.write(name, content);
         }
         bench

@@ -26,6 +26,28 @@ fn generate_continues_the_prompt() {
     assert_eq!(text("4").stdout, "Once\n");
 }
 
+/// What a terminal would obey is shown on it, and kept where it is a file.
+#[test]
+fn a_terminal_shows_what_it_would_obey() {
+    let bench = Bench::new();
+    bench.write("ids.txt", "104 27 93 48 59 105 7 155\n");
+    let decode = ["decode", "-z", "bytes.bin", "-i", "ids.txt"];
+    let piped = bench.run(&decode).ok().stdout;
+    assert!(piped.contains("\nh\x1b]0;i\x07"), "{piped:?}");
+    let command = format!("{} {}", crate::program(), decode.join(" "));
+    let mut script = std::process::Command::new("script");
+    script.current_dir(bench.dir.path()).args(["-qec", &command, "/dev/null"]).stdin(Stdio::null());
+    let Ok(output) = script.output() else {
+        eprintln!("skipped: script (util-linux), which makes terminals, is not installed");
+        return;
+    };
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("h\\u{1b}]0;i\\u{7}"), "{shown:?}");
+    // An error too, wherever it goes.
+    let refused = bench.run(&["decode", "-z", "bytes.bin", "-i", "a\x1b[2J\nb"]);
+    refused.refused(&["a\\u{1b}[2J b"]);
+}
+
 #[test]
 fn chat_answers_and_obeys_commands() {
     let bench = Bench::new();

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use gptoss::engine::{Chunk, Engine, Output, Sampling, SeqId, Want};
+use gptoss::engine::{ByHand, Output, Piece, Sampling, Want};
 use gptoss::gpu::launch::linear::DenseFormat;
 use gptoss::gpu_engine::GpuEngine;
 use gptoss::model::{Dtype, ModelConfig};
+use gptoss::pages::SeqId;
 use oracle::basics::assert_same_bits;
 use oracle::model::{BASE, ExpertFormat, random, tokens};
 
-use super::{alone, dense_engine, engine, engine_with, logits_of, options};
+use super::{alone, dense_engine, engine, logits_of, options};
 use crate::gpu::devices;
 
 #[test]
@@ -24,21 +25,22 @@ fn neither_chunks_nor_devices_change_a_bit() {
     }
     let (start, vocab) = (&prompt[..70], BASE.vocab_size);
     assert_same_bits("chunks of 1", &alone(&mut first, start, 1), &whole[..70 * vocab]);
-    if let Some(second) = devices().get(1) {
-        let found = alone(&mut engine_with(second, &weights, options(256)), &prompt, 64);
-        assert_same_bits("a second device", &found, &whole);
+    // Loaded at once, from weights packed once.
+    let all = GpuEngine::new_all(devices(), &weights, options(256), |_, _| {});
+    for (i, engine) in all.unwrap_or_else(|e| panic!("{e}")).into_iter().enumerate() {
+        let found = alone(&mut ByHand::new(engine), &prompt, 64);
+        assert_same_bits(&format!("device {i}"), &found, &whole);
     }
 }
 
 /// Steps all `prompts` together, the next tokens of each in a piece as long as `len(i)` says, and
 /// returns the logits of each.
 fn together(
-    engine: &mut GpuEngine,
+    engine: &mut ByHand<GpuEngine>,
     prompts: &[Vec<u32>],
     len: impl Fn(usize) -> usize,
 ) -> Vec<Vec<f32>> {
-    let seqs: Vec<SeqId> =
-        prompts.iter().map(|p| engine.open(p.len()).expect("there is room")).collect();
+    let seqs: Vec<SeqId> = prompts.iter().map(|_| engine.open()).collect();
     let mut found = vec![Vec::new(); prompts.len()];
     let mut done = vec![0; prompts.len()];
     loop {
@@ -48,7 +50,7 @@ fn together(
             let rest = &prompt[*done..];
             if !rest.is_empty() {
                 let tokens = &rest[..len(i).min(rest.len())];
-                chunks.push(Chunk { seq: seqs[i], tokens, want: Want::Logits });
+                chunks.push(Piece { seq: seqs[i], tokens, want: Want::Logits });
                 of_chunk.push(i);
                 *done += tokens.len();
             }
@@ -124,9 +126,9 @@ fn replayed_steps_do_what_launched_ones_do() {
         prompts.iter().map(|prompt| alone(&mut engine, prompt, 256)).collect();
     let row = |i: usize, position: usize| &expected[i][position * vocab..][..vocab];
 
-    let open = |engine: &mut GpuEngine, i: usize| {
-        let seq = engine.open(prompts[i].len()).expect("there is room");
-        let start = Chunk { seq, tokens: &prompts[i][..starts[i]], want: Want::Nothing };
+    let open = |engine: &mut ByHand<GpuEngine>, i: usize| {
+        let seq = engine.open();
+        let start = Piece { seq, tokens: &prompts[i][..starts[i]], want: Want::Nothing };
         engine.step(&[start]).expect("the step is valid");
         seq
     };
@@ -142,19 +144,19 @@ fn replayed_steps_do_what_launched_ones_do() {
             alone(&mut engine, &prompts[2], 50);
         }
         let next = |i: usize| &prompts[i][starts[i] + step..][..1];
-        let chunk = |&i: &usize| Chunk {
+        let chunk = |&i: &usize| Piece {
             seq: seqs[i],
             tokens: next(i),
             want: Want::Token(Sampling::GREEDY),
         };
-        let chunks: Vec<Chunk<'_>> = running.iter().map(chunk).collect();
+        let chunks: Vec<Piece<'_>> = running.iter().map(chunk).collect();
         let found = engine.step(&chunks).expect("the step is valid");
         let tokens = running.iter().map(|&i| Output::Token(largest(row(i, starts[i] + step))));
         assert_eq!(found, tokens.collect::<Vec<_>>(), "step {step}");
     }
     for i in running {
         let last = prompts[i].len() - 1;
-        let chunk = Chunk { seq: seqs[i], tokens: &prompts[i][last..], want: Want::Logits };
+        let chunk = Piece { seq: seqs[i], tokens: &prompts[i][last..], want: Want::Logits };
         let found = logits_of(engine.step(&[chunk]).expect("the step is valid").remove(0));
         assert_same_bits(&format!("sequence {i} after replays"), &found, row(i, last));
     }

@@ -128,7 +128,8 @@ fn goldens_pass() {
         let options = GpuOptions { max_positions: 768, ..options(256) };
         let mut engine = engine_with(&devices()[0], &Arc::new(weights), options);
         let mut report = Vec::new();
-        let pass = golden::run(&golden, &mut engine, Precision::Bf16, &mut report).expect(model);
+        let pass =
+            golden::run(&golden, engine.engine_mut(), Precision::Bf16, &mut report).expect(model);
         assert!(pass, "{model}: {}", String::from_utf8_lossy(&report));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gptoss::cpu::{CpuEngine, CpuOptions, KvDtype};
-use gptoss::engine::{Chunk, Engine, Want};
+use gptoss::engine::{ByHand, Piece, Want};
 use gptoss::gpu::launch::linear::DenseFormat;
 use gptoss::model::{Dtype, ModelConfig};
 use oracle::model::{BASE, ExpertFormat, Kv, forward_margins, random, tokens};
@@ -44,9 +44,10 @@ fn a_layer_of_20b_agrees_with_the_cpu_engine_and_f64() {
     assert!(clear.len() >= 3, "experts are chosen by {margins:?}: too close to tell anything");
 
     let options = CpuOptions { kv: KvDtype::Bf16, ..CpuOptions::default() };
-    let mut cpu = CpuEngine::new(Arc::clone(&weights), options).expect("the model can be run");
-    let seq = cpu.open(6).expect("there is room");
-    let chunk = Chunk { seq, tokens: &prompt, want: Want::Logits };
+    let mut cpu =
+        ByHand::new(CpuEngine::new(Arc::clone(&weights), options).expect("the model can be run"));
+    let seq = cpu.open();
+    let chunk = Piece { seq, tokens: &prompt, want: Want::Logits };
     let cpu = logits_of(cpu.step(&[chunk]).expect("the step is valid").remove(0));
     let as_f64 = |logits: &[f32]| logits.iter().map(|&x| x.into()).collect();
     let cpu_rows: Vec<Vec<f64>> = cpu.chunks_exact(LAYER_20B.vocab_size).map(as_f64).collect();

@@ -2,31 +2,29 @@
 
 use std::sync::Arc;
 
-use gptoss::engine::{Chunk, Engine, Output, Sampling, SeqId, Want};
+use gptoss::engine::{ByHand, Output, Piece, Sampling, Want};
 use gptoss::gpu_engine::GpuEngine;
 use gptoss::model::Dtype;
+use gptoss::pages::SeqId;
 use oracle::model::{BASE, ExpertFormat, random, tokens};
 
 use super::{alone, engine};
 
 /// Tokens that follow each prompt, all sequences advancing together.
 fn generate(
-    engine: &mut GpuEngine,
+    engine: &mut ByHand<GpuEngine>,
     prompts: &[(Vec<u32>, Sampling)],
     count: usize,
 ) -> Vec<Vec<u32>> {
-    let seqs: Vec<SeqId> = prompts
-        .iter()
-        .map(|(prompt, _)| engine.open(prompt.len() + count).expect("there is room"))
-        .collect();
+    let seqs: Vec<SeqId> = prompts.iter().map(|_| engine.open()).collect();
     let mut texts: Vec<Vec<u32>> = prompts.iter().map(|(prompt, _)| prompt.clone()).collect();
     let mut fed = vec![0; texts.len()];
     for _ in 0..count {
-        let chunks: Vec<Chunk<'_>> = seqs
+        let chunks: Vec<Piece<'_>> = seqs
             .iter()
             .zip(prompts)
             .enumerate()
-            .map(|(i, (&seq, (_, sampling)))| Chunk {
+            .map(|(i, (&seq, (_, sampling)))| Piece {
                 seq,
                 tokens: &texts[i][fed[i]..],
                 want: Want::Token(*sampling),
@@ -99,9 +97,9 @@ fn a_step_may_want_tokens_logits_and_nothing() {
     let last = &logits[6 * BASE.vocab_size..];
     let sampling = Sampling { temperature: 0.9, top_p: 0.9, seed: 3, ..Sampling::GREEDY };
     let wants = [Want::Token(sampling), Want::Logits, Want::Nothing, Want::Token(Sampling::GREEDY)];
-    let seqs = wants.map(|_| engine.open(7).expect("there is room"));
-    let chunks: Vec<Chunk<'_>> =
-        seqs.iter().zip(wants).map(|(&seq, want)| Chunk { seq, tokens: &prompt, want }).collect();
+    let seqs = wants.map(|_| engine.open());
+    let chunks: Vec<Piece<'_>> =
+        seqs.iter().zip(wants).map(|(&seq, want)| Piece { seq, tokens: &prompt, want }).collect();
     let drawn = |s| gptoss::sampling::sample(last, &s, 7).expect("finite logits");
     let expected = [
         Output::Token(drawn(sampling)),

@@ -11,19 +11,22 @@ use shared::block::{STEP, tiled_index, tiled_len};
 use shared::kernels::attention::{SPLIT_ROWS, WHOLE_ROWS, max_splits};
 use shared::kv::{PAGE, SPLIT, key_index, page_len, value_index};
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
-/// Content of what no query may see: finite, and ruinous if it takes part.
-const GARBAGE: f32 = 1e30;
+/// Content of what no query may see, ruinous if it takes part: behind the last position and in
+/// pages of others even with a weight of zero.
+const GARBAGE: f32 = f32::NAN;
+/// The same before a window, in a page that is partly seen.
+const OWN_GARBAGE: f32 = 1e30;
 /// A page number that no buffer has: where the table says so, nobody may look.
 const NO_PAGE: u32 = 0x00ff_ffff;
 
 /// A sequence in a step: its last `new` of `context` tokens are the step's.
 #[derive(Clone, Copy, Debug)]
-struct Sequence {
-    seed: u32,
-    new: usize,
-    context: usize,
+pub(super) struct Sequence {
+    pub(super) seed: u32,
+    pub(super) new: usize,
+    pub(super) context: usize,
 }
 
 /// Single tokens after each of these contexts.
@@ -34,20 +37,20 @@ fn decoding(contexts: &[usize]) -> Vec<Sequence> {
 
 /// One layer; the scores' spread is `sharpness` times that of random unit values.
 #[derive(Clone)]
-struct Layer {
-    head_dim: usize,
-    kv_heads: usize,
-    group: usize,
-    window: Option<usize>,
-    sharpness: f32,
-    sink: f32,
+pub(super) struct Layer {
+    pub(super) head_dim: usize,
+    pub(super) kv_heads: usize,
+    pub(super) group: usize,
+    pub(super) window: Option<usize>,
+    pub(super) sharpness: f32,
+    pub(super) sink: f32,
 }
 
-const LAYER: Layer =
+pub(super) const LAYER: Layer =
     Layer { head_dim: 64, kv_heads: 2, group: 8, window: None, sharpness: 3.0, sink: 0.5 };
 
 impl Layer {
-    fn heads(&self) -> usize {
+    pub(super) fn heads(&self) -> usize {
         self.kv_heads * self.group
     }
 
@@ -55,7 +58,7 @@ impl Layer {
         self.sharpness * std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt()
     }
 
-    fn sinks(&self) -> Vec<f32> {
+    pub(super) fn sinks(&self) -> Vec<f32> {
         (0..self.heads()).map(|head| self.sink * (1.0 + 0.125 * head as f32)).collect()
     }
 
@@ -70,24 +73,24 @@ impl Layer {
         ]
     }
 
-    fn first_seen(&self, position: usize) -> usize {
+    pub(super) fn first_seen(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
 
 /// A step's inputs as the kernels take them.
-struct Step {
+pub(super) struct Step {
     rows: usize,
-    q: Vec<u16>,
+    pub(super) q: Vec<u16>,
     pages: Vec<u16>,
     table: Vec<u32>,
-    positions: Vec<u32>,
+    pub(super) positions: Vec<u32>,
     /// First row, rows, first table entry of each sequence.
     runs: Vec<[usize; 3]>,
 }
 
 impl Step {
-    fn new(layer: &Layer, sequences: &[Sequence]) -> Step {
+    pub(super) fn new(layer: &Layer, sequences: &[Sequence]) -> Step {
         let (dim, group) = (layer.head_dim, layer.group);
         let rows: usize = sequences.iter().map(|s| s.new).sum();
         let needed: usize = sequences.iter().map(|s| s.context.div_ceil(PAGE)).sum();
@@ -116,13 +119,19 @@ impl Step {
                 step.table.push(if index < lowest { NO_PAGE } else { number });
                 let page = &mut step.pages[number as usize * page..][..page];
                 let end = ((index + 1) * PAGE).min(sequence.context);
-                // What is behind the window of every row stays garbage.
-                for position in (index * PAGE).max(layer.first_seen(old))..end {
+                let first_seen = layer.first_seen(old);
+                if index < lowest {
+                    continue;
+                }
+                for position in index * PAGE..end {
                     for head in 0..layer.kv_heads {
                         for d in 0..dim {
                             let from = (position * layer.kv_heads + head) * dim + d;
-                            page[key_index(head, dim, position, d)] = k[from];
-                            page[value_index(layer.kv_heads, head, dim, position, d)] = v[from];
+                            let own = bf16::from_f32(OWN_GARBAGE);
+                            let [k, v] =
+                                if position < first_seen { [own; 2] } else { [k[from], v[from]] };
+                            page[key_index(head, dim, position, d)] = k;
+                            page[value_index(layer.kv_heads, head, dim, position, d)] = v;
                         }
                     }
                 }
@@ -143,6 +152,13 @@ impl Step {
         step
     }
 
+    /// The page of `position` of sequence `run`.
+    pub(super) fn page(&mut self, layer: &Layer, run: usize, position: usize) -> &mut [u16] {
+        let number = self.table[self.runs[run][2] + position / PAGE] as usize;
+        let len = page_len(layer.kv_heads, layer.head_dim);
+        &mut self.pages[number * len..][..len]
+    }
+
     fn tiles(&self, group: usize, most: u32) -> Vec<u32> {
         let mut tiles = Vec::new();
         for &[first, rows, table] in &self.runs {
@@ -159,14 +175,18 @@ impl Step {
 
 /// How to compute a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Way {
+pub(super) enum Way {
     Split,
     Whole,
 }
 
 /// Output bits `[rows, heads * head_dim]`.
 fn run(layer: &Layer, sequences: &[Sequence], way: Way) -> Vec<u16> {
-    let step = Step::new(layer, sequences);
+    run_step(layer, &Step::new(layer, sequences), &layer.sinks(), way)
+}
+
+/// The same of inputs made before.
+pub(super) fn run_step(layer: &Layer, step: &Step, sinks: &[f32], way: Way) -> Vec<u16> {
     let stream = stream();
     let shape = AttentionShape {
         rows: step.rows,
@@ -185,15 +205,19 @@ fn run(layer: &Layer, sequences: &[Sequence], way: Way) -> Vec<u16> {
     let table = stream.buffer_from(&step.table).expect("table");
     let tiles = stream.buffer_from(&tiles).expect("tiles");
     let positions = stream.buffer_from(&step.positions).expect("positions");
-    let sinks = stream.buffer_from(&layer.sinks()).expect("sinks");
-    let inputs =
-        Attention { q: q.view(), pages: pages.view(), table: table.view(), tiles: tiles.view() };
+    let sinks = stream.buffer_from(sinks).expect("sinks");
+    let inputs = Attention {
+        q: as_bf16(q.view()),
+        pages: as_bf16(pages.view()),
+        table: table.view(),
+        tiles: tiles.view(),
+    };
     let out = Output::<u16>::new(&stream, shape.out_len());
     // SAFETY: `Step` lists runs of existing rows and pages for all they see.
     unsafe {
         match way {
             Way::Whole => {
-                kernels().attention_whole(&stream, shape, inputs, sinks.view(), out.view())
+                kernels().attention_whole(&stream, shape, inputs, sinks.view(), as_bf16(out.view()))
             }
             Way::Split => {
                 let last = *step.positions.iter().max().expect("a row");
@@ -204,7 +228,7 @@ fn run(layer: &Layer, sequences: &[Sequence], way: Way) -> Vec<u16> {
                 kernels()
                     .attention_split(&stream, shape, inputs, splits, parts.view(), rows)
                     .and_then(|()| {
-                        let (parts, out) = (parts.view(), out.view());
+                        let (parts, out) = (parts.view(), as_bf16(out.view()));
                         kernels()
                             .attention_merge(&stream, shape, splits, parts, at, sinks, out, rows)
                     })
@@ -354,8 +378,8 @@ fn attention_refuses_what_it_does_not_handle() {
     let (sinks, out) = (stream.buffer_from(&[0f32; 8]), Output::<u16>::new(&stream, 8));
     let sinks = sinks.expect("memory");
     let inputs = Attention {
-        q: halves.view(),
-        pages: halves.view(),
+        q: as_bf16(halves.view()),
+        pages: as_bf16(halves.view()),
         table: words.view(),
         tiles: words.view(),
     };
@@ -375,8 +399,10 @@ fn attention_refuses_what_it_does_not_handle() {
     ];
     for (shape, what) in cases {
         // SAFETY: refused before anything is read.
-        let result =
-            unsafe { kernels().attention_whole(&stream, shape, inputs, sinks.view(), out.view()) };
+        let result = unsafe {
+            let out = as_bf16(out.view());
+            kernels().attention_whole(&stream, shape, inputs, sinks.view(), out)
+        };
         let error = result.expect_err(what).to_string();
         assert!(error.contains(what), "{error}, expected {what}");
     }

@@ -5,7 +5,7 @@ use oracle::random::{uniform_bf16, uniform_f32, words};
 use shared::bf16;
 use shared::kernels::basics::{rmsnorm_f32_bf16, softmax_f32};
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
 /// Lengths at the edges of a wave, a workgroup of 256 and several workgroups.
 const LENGTHS: [(&str, usize); 6] = [
@@ -36,10 +36,11 @@ fn axpy_matches_the_oracle() {
 
 pub fn rmsnorm(x: &[f32], weight: &[u16]) -> Vec<f32> {
     let stream = stream();
-    let y = Output::new(&stream, x.len());
+    let y = Output::<u16>::new(&stream, x.len());
     let x = stream.buffer_from(x).expect("x");
     let weight = stream.buffer_from(weight).expect("weight");
-    kernels().rmsnorm_f32_bf16(&stream, x.view(), weight.view(), y.view(), 1e-5).expect("rmsnorm");
+    let (weight, out) = (as_bf16(weight.view()), as_bf16(y.view()));
+    kernels().rmsnorm_f32_bf16(&stream, x.view(), weight, out, 1e-5).expect("rmsnorm");
     y.read(&stream).into_iter().map(bf16::to_f32).collect()
 }
 

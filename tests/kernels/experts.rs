@@ -14,7 +14,7 @@ use shared::bf16;
 use shared::block::{ROWS, STEP, tiled_index, tiled_len};
 
 use super::moe::{LIMIT, Order, swiglu};
-use crate::gpu::{Output, device, full, kernels, stream};
+use crate::gpu::{Output, as_bf16, device, full, kernels, stream};
 
 const PATHS: [ExpertPath; 2] = [ExpertPath::Skinny, ExpertPath::Tile];
 /// Experts with weights of their own; the others repeat them.
@@ -224,11 +224,11 @@ fn gate_up(
     // Poison in the rows of empty slots must not reach the others.
     let gathered = Output::<u16>::new(stream, tiled_len(slots, k));
     let act = Output::<u16>::new(stream, tiled_len(slots, units));
-    let (x, by_slot, sorted) = (x.view(), gathered.view(), order.view());
+    let (x, by_slot, sorted) = (as_bf16(x.view()), as_bf16(gathered.view()), order.view());
     // SAFETY: the order is of this routing and path.
     unsafe {
         kernels().moe_gather(stream, routing, k, x, sorted.assignment_of, by_slot)?;
-        let out = act.view();
+        let out = as_bf16(act.view());
         kernels().moe_gate_up(stream, routing, path, weights, sorted, by_slot, out, LIMIT)?;
     }
     let act = act.read(stream);
@@ -258,7 +258,8 @@ fn down(
     let y = Output::<f32>::new(stream, slots * n);
     // SAFETY: the order is of this routing and path.
     unsafe {
-        kernels().moe_down(stream, routing, path, weights, order.view(), act.view(), y.view())?;
+        let act = as_bf16(act.view());
+        kernels().moe_down(stream, routing, path, weights, order.view(), act, y.view())?;
     }
     Ok(y.read(stream))
 }

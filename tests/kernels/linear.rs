@@ -7,22 +7,23 @@ use oracle::products::{exact, mxint8_values, output};
 use oracle::random::{uniform_bf16, uniform_f32};
 use shared::block::{STEP, tiled_len};
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
 const FORMATS: [DenseFormat; 2] = [DenseFormat::Bf16, DenseFormat::Mxint8];
-const PATHS: [LinearPath; 3] = [LinearPath::Skinny, LinearPath::Skinny64, LinearPath::Tile];
+pub(super) const PATHS: [LinearPath; 3] =
+    [LinearPath::Skinny, LinearPath::Skinny64, LinearPath::Tile];
 
 /// One product's operands on the host; the same seed gives the same rows whatever their number.
-struct Case {
+pub(super) struct Case {
     shape: LinearShape,
-    w: Vec<u16>,
-    x: Vec<u16>,
-    bias: Vec<f32>,
-    old: Vec<f32>,
+    pub(super) w: Vec<u16>,
+    pub(super) x: Vec<u16>,
+    pub(super) bias: Vec<f32>,
+    pub(super) old: Vec<f32>,
 }
 
 impl Case {
-    fn new(shape: LinearShape) -> Case {
+    pub(super) fn new(shape: LinearShape) -> Case {
         let LinearShape { n, rows, k } = shape;
         Case {
             shape,
@@ -49,7 +50,7 @@ impl Case {
         out
     }
 
-    fn run(&self, format: DenseFormat, path: LinearPath, store: Store) -> Vec<f32> {
+    pub(super) fn run(&self, format: DenseFormat, path: LinearPath, store: Store) -> Vec<f32> {
         let LinearShape { rows, k, .. } = self.shape;
         let stream = stream();
         let mut x = vec![0; tiled_len(rows, k)];
@@ -61,8 +62,13 @@ impl Case {
         if store == Store::Add {
             stream.upload(out.view(), &self.old).expect("out");
         }
-        let buffers =
-            Linear { w: w.view(), format, x: x.view(), bias: bias.view(), out: out.view() };
+        let buffers = Linear {
+            w: w.view(),
+            format,
+            x: as_bf16(x.view()),
+            bias: bias.view(),
+            out: out.view(),
+        };
         kernels().linear(&stream, path, self.shape, store, buffers).expect("linear");
         out.read(&stream)
     }
@@ -143,7 +149,7 @@ fn linear_refuses_what_it_does_not_handle() {
         let buffers = Linear {
             w: w.view(),
             format: DenseFormat::Bf16,
-            x: x.view(),
+            x: as_bf16(x.view()),
             bias: out.slice(..16),
             out: out.slice(16..),
         };

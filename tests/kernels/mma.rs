@@ -6,7 +6,7 @@ use oracle::random::uniform_bf16;
 use shared::bf16;
 use shared::frag::{Frag, Mfma9, Mma16816, Wmma11, Wmma12};
 
-use crate::gpu::{Output, device, kernels, stream};
+use crate::gpu::{Output, as_bf16, device, kernels, stream};
 
 /// Side of a tile.
 const SIDE: usize = 16;
@@ -42,7 +42,9 @@ pub fn tiles(a: &[u16], b: &[u16]) -> Vec<f32> {
     let stream = stream();
     let c = Output::new(&stream, 2 * a.len());
     let (a, b) = (stream.buffer_from(a).expect("a"), stream.buffer_from(b).expect("b"));
-    kernels().mma_tile_bf16(&stream, a.view(), b.view(), c.view()).expect("mma_tile");
+    kernels()
+        .mma_tile_bf16(&stream, as_bf16(a.view()), as_bf16(b.view()), c.view())
+        .expect("mma_tile");
     c.read(&stream)
 }
 

@@ -9,14 +9,14 @@ use shared::bf16;
 use shared::block::{ROWS, STEP, tiled_index, tiled_len};
 use shared::kernels::moe::EMPTY;
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
-const FORMATS: [ExpertFormat; 2] = [ExpertFormat::Mxfp4, ExpertFormat::Bf16];
-const PATHS: [ExpertPath; 2] = [ExpertPath::Skinny, ExpertPath::Tile];
+pub(super) const FORMATS: [ExpertFormat; 2] = [ExpertFormat::Mxfp4, ExpertFormat::Bf16];
+pub(super) const PATHS: [ExpertPath; 2] = [ExpertPath::Skinny, ExpertPath::Tile];
 pub(super) const LIMIT: f32 = 7.0;
 
 /// Ids and weights of `logits[rows, experts]`.
-fn route(routing: Routing, logits: &[f32]) -> (Vec<u32>, Vec<f32>) {
+pub(super) fn route(routing: Routing, logits: &[f32]) -> (Vec<u32>, Vec<f32>) {
     let stream = stream();
     let logits = stream.buffer_from(logits).expect("logits");
     let ids = Output::new(&stream, routing.assignments());
@@ -157,12 +157,12 @@ fn sort_is_stable_and_its_tiles_cover_every_slot_once() {
 }
 
 /// The experts' matrices, one after the other, packed and exact.
-struct Experts {
+pub(super) struct Experts {
     packed: Vec<u8>,
     /// `[experts][n, k]`
     values: Vec<Vec<f64>>,
     /// `[experts, n]`
-    bias: Vec<f32>,
+    pub(super) bias: Vec<f32>,
     format: ExpertFormat,
     n: usize,
     k: usize,
@@ -170,7 +170,7 @@ struct Experts {
 
 impl Experts {
     /// `row` reorders rows from published to packed; bias and values are in packed order.
-    fn new(
+    pub(super) fn new(
         experts: usize,
         format: ExpertFormat,
         [n, k]: [usize; 2],
@@ -214,8 +214,14 @@ impl Experts {
         (&self.values[expert][p * self.k..][..self.k], self.bias[expert * self.n + p])
     }
 
+    /// Replaces the bf16 weight `k` of packed row `p` of an expert.
+    pub(super) fn spoil(&mut self, expert: usize, p: usize, k: usize, bits: u16) {
+        let at = expert * self.n * self.k + tiled_index(p, k, self.k / STEP);
+        self.packed[2 * at..][..2].copy_from_slice(&bits.to_le_bytes());
+    }
+
     /// Uploads, and calls `run` with the device's view.
-    fn with<T>(&self, stream: &Stream, run: impl FnOnce(ExpertWeights<'_>) -> T) -> T {
+    pub(super) fn with<T>(&self, stream: &Stream, run: impl FnOnce(ExpertWeights<'_>) -> T) -> T {
         let w = stream.buffer_from(&self.packed).expect("w");
         let bias = stream.buffer_from(&self.bias).expect("bias");
         let (format, n, k) = (self.format, self.n, self.k);
@@ -224,7 +230,7 @@ impl Experts {
 }
 
 /// `[rows, k]` bf16 in tiled layout, on the device.
-fn tiled(stream: &Stream, x: &[u16], [rows, k]: [usize; 2]) -> DeviceBuffer<u16> {
+pub(super) fn tiled(stream: &Stream, x: &[u16], [rows, k]: [usize; 2]) -> DeviceBuffer<u16> {
     let mut out = vec![0; tiled_len(rows, k)];
     pack::bf16(&mut out, x, rows, k, |row| row);
     stream.buffer_from(&out).expect("tiled")
@@ -237,7 +243,7 @@ fn untiled(tiles: &[u16], [rows, k]: [usize; 2]) -> Vec<f32> {
 }
 
 /// `[assignments, units]` by assignment.
-fn gate_up(
+pub(super) fn gate_up(
     routing: Routing,
     path: ExpertPath,
     experts: &Experts,
@@ -250,10 +256,10 @@ fn gate_up(
     let x = tiled(&stream, x, [routing.rows, k]);
     // Poison in the rows of empty slots must not reach the others.
     let gathered = Output::<u16>::new(&stream, tiled_len(slots, k));
-    let act = Output::new(&stream, tiled_len(slots, units));
+    let act = Output::<u16>::new(&stream, tiled_len(slots, units));
     experts
         .with(&stream, |weights| {
-            let (sorted, x, rows) = (order.view(), x.view(), gathered.view());
+            let (sorted, x, rows) = (order.view(), as_bf16(x.view()), as_bf16(gathered.view()));
             // SAFETY: the order is of this routing and path.
             unsafe {
                 kernels().moe_gather(&stream, routing, k, x, sorted.assignment_of, rows)?;
@@ -264,7 +270,7 @@ fn gate_up(
                     weights,
                     sorted,
                     rows,
-                    act.view(),
+                    as_bf16(act.view()),
                     LIMIT,
                 )
             }
@@ -275,7 +281,7 @@ fn gate_up(
 }
 
 /// The rows, of `n`, of filled slots, in the order of their assignments.
-fn by_assignment(rows: &[f32], n: usize, slot_of: &[u32]) -> Vec<f32> {
+pub(super) fn by_assignment(rows: &[f32], n: usize, slot_of: &[u32]) -> Vec<f32> {
     slot_of.iter().flat_map(|&slot| &rows[slot as usize * n..][..n]).copied().collect()
 }
 
@@ -339,7 +345,7 @@ fn down_matches_the_oracle() {
                 let order = Order::of(&stream, routing, path, &ids);
                 let y = Output::new(&stream, slots * n);
                 experts.with(&stream, |weights| {
-                    let (sorted, act) = (order.view(), device_act.view());
+                    let (sorted, act) = (order.view(), as_bf16(device_act.view()));
                     // SAFETY: the order is of this routing and path.
                     unsafe {
                         kernels().moe_down(&stream, routing, path, weights, sorted, act, y.view())

@@ -8,7 +8,7 @@ use shared::block::{ROWS, STEP, tiled_index, tiled_len};
 use shared::kernels::rows::{FROM_CHOSEN, NOT_FINITE};
 use shared::kv::{PAGE, key_index, page_len, value_index};
 
-use crate::gpu::{Output, kernels, stream};
+use crate::gpu::{Output, as_bf16, kernels, stream};
 
 /// The rows that `embed` writes for `tokens` over a table of eleven rows of `n`.
 fn embedded(table: &[u16], n: usize, tokens: &[u32], chosen: &[u32]) -> Vec<f32> {
@@ -17,7 +17,7 @@ fn embedded(table: &[u16], n: usize, tokens: &[u32], chosen: &[u32]) -> Vec<f32>
     let table = stream.buffer_from(table).expect("table");
     let tokens = stream.buffer_from(tokens).expect("tokens");
     let chosen = stream.buffer_from(chosen).expect("chosen");
-    let (table, tokens, chosen) = (table.view(), tokens.view(), chosen.view());
+    let (table, tokens, chosen) = (as_bf16(table.view()), tokens.view(), chosen.view());
     kernels().embed(&stream, table, tokens, chosen, x.view(), n).expect("embed");
     x.read(&stream)
 }
@@ -75,19 +75,19 @@ fn embedding_takes_tokens_that_were_chosen_on_the_device() {
 }
 
 /// Rows of the tiled output, bits; rows beyond those written stay poisoned.
-fn norm(x: &[f32], weight: &[f32], gather: Option<&[u32]>) -> Vec<Vec<u16>> {
+pub(super) fn norm(x: &[f32], weight: &[f32], gather: Option<&[u32]>) -> Vec<Vec<u16>> {
     let (stream, n) = (stream(), weight.len());
     let count = gather.map_or(x.len() / n, <[u32]>::len);
     let y = Output::<u16>::new(&stream, tiled_len(count, n));
     let x = stream.buffer_from(x).expect("x");
     let weight = stream.buffer_from(weight).expect("weight");
-    let (x, weight) = (x.view(), weight.view());
+    let (x, weight, out) = (x.view(), weight.view(), as_bf16(y.view()));
     match gather {
-        None => kernels().rmsnorm_tiled(&stream, x, weight, y.view(), 1e-5),
+        None => kernels().rmsnorm_tiled(&stream, x, weight, out, 1e-5),
         Some(rows) => {
             let rows = stream.buffer_from(rows).expect("rows");
             // SAFETY: the tests name rows of x.
-            unsafe { kernels().rmsnorm_tiled_rows(&stream, x, weight, rows.view(), y.view(), 1e-5) }
+            unsafe { kernels().rmsnorm_tiled_rows(&stream, x, weight, rows.view(), out, 1e-5) }
         }
     }
     .expect("rmsnorm_tiled");
@@ -134,54 +134,95 @@ fn a_row_is_normalised_alike_alone_gathered_and_among_others() {
     }
 }
 
-fn rope_case(case: &str, [heads, kv_heads, dim]: [usize; 3], positions: &[u32]) {
-    let (stream, rows) = (stream(), positions.len());
-    let (group, width) = (heads / kv_heads, heads + 2 * kv_heads);
+/// A step's rotation: every row has a page of its own, from the last to the first.
+pub(super) struct Rope<'a> {
+    /// Heads, KV heads, elements of a head.
+    pub(super) shape: [usize; 3],
+    pub(super) qkv: &'a [f32],
+    pub(super) angles: &'a [f32],
+    pub(super) positions: &'a [u32],
+}
+
+impl Rope<'_> {
+    fn page_of(&self) -> Vec<u32> {
+        (0..self.positions.len() as u32).rev().collect()
+    }
+
+    fn q_head(&self) -> usize {
+        let [heads, kv_heads, dim] = self.shape;
+        (self.positions.len() * heads / kv_heads).next_multiple_of(ROWS) * dim
+    }
+
+    /// Queries and pages.
+    fn run(&self) -> (Vec<u16>, Vec<u16>) {
+        let (stream, rows) = (stream(), self.positions.len());
+        let [heads, kv_heads, dim] = self.shape;
+        let (q, pages) = (
+            Output::<u16>::new(&stream, kv_heads * self.q_head()),
+            Output::<u16>::new(&stream, rows * page_len(kv_heads, dim)),
+        );
+        let on_device = |x: &[f32]| stream.buffer_from(x).expect("an input");
+        let indices = |x: &[u32]| stream.buffer_from(x).expect("indices");
+        let (d_qkv, d_angles) = (on_device(self.qkv), on_device(self.angles));
+        let (d_positions, d_pages) = (indices(self.positions), indices(&self.page_of()));
+        let buffers = RopeKv {
+            qkv: d_qkv.view(),
+            rope: d_angles.view(),
+            positions: d_positions.view(),
+            page_of: d_pages.view(),
+            q: as_bf16(q.view()),
+            pages: as_bf16(pages.view()),
+        };
+        let shape = Heads { heads, kv_heads, head_dim: dim };
+        // SAFETY: angles reach the last position, pages are below `rows`, one for each.
+        unsafe { kernels().qkv_rope_kv(&stream, shape, buffers) }.expect("qkv_rope_kv");
+        (q.read(&stream), pages.read(&stream))
+    }
+
+    /// Head `head` of `row`: queries, keys, then values.
+    fn head<'b>(&self, (q, pages): (&'b [u16], &'b [u16]), row: usize, head: usize) -> Vec<u16> {
+        let [heads, kv_heads, dim] = self.shape;
+        let (group, position) = (heads / kv_heads, self.positions[row] as usize);
+        let page = &pages[self.page_of()[row] as usize * page_len(kv_heads, dim)..];
+        let place = |d: usize| {
+            if head < heads {
+                let query = row * group + head % group;
+                q[head / group * self.q_head() + tiled_index(query, d, dim / STEP)]
+            } else if head < heads + kv_heads {
+                page[key_index(head - heads, dim, position, d)]
+            } else {
+                page[value_index(kv_heads, head - heads - kv_heads, dim, position, d)]
+            }
+        };
+        (0..dim).map(place).collect()
+    }
+
+    /// `[rows, heads + 2 kv_heads, dim]`
+    pub(super) fn values(&self) -> Vec<f32> {
+        let (q, pages) = self.run();
+        let [heads, kv_heads, _] = self.shape;
+        let width = heads + 2 * kv_heads;
+        let at = |i| self.head((&q, &pages), i / width, i % width);
+        (0..self.positions.len() * width).flat_map(at).map(bf16::to_f32).collect()
+    }
+}
+
+fn rope_case(case: &str, shape: [usize; 3], positions: &[u32]) {
+    let ([heads, kv_heads, dim], rows) = (shape, positions.len());
+    let width = heads + 2 * kv_heads;
     let qkv = uniform_f32(rows * width * dim, 5);
     let angles = uniform_f32((1 + *positions.iter().max().expect("a row") as usize) * dim, 6);
-    // Every row has a page of its own, from the last to the first.
-    let page_of: Vec<u32> = (0..rows as u32).rev().collect();
-    let q_head = (rows * group).next_multiple_of(ROWS) * dim;
-    let (q, pages) = (
-        Output::<u16>::new(&stream, kv_heads * q_head),
-        Output::<u16>::new(&stream, rows * page_len(kv_heads, dim)),
-    );
-    let on_device = |x: &[f32]| stream.buffer_from(x).expect("an input");
-    let indices = |x: &[u32]| stream.buffer_from(x).expect("indices");
-    let (d_qkv, d_angles) = (on_device(&qkv), on_device(&angles));
-    let (d_positions, d_pages) = (indices(positions), indices(&page_of));
-    let buffers = RopeKv {
-        qkv: d_qkv.view(),
-        rope: d_angles.view(),
-        positions: d_positions.view(),
-        page_of: d_pages.view(),
-        q: q.view(),
-        pages: pages.view(),
-    };
-    let shape = Heads { heads, kv_heads, head_dim: dim };
-    // SAFETY: angles reach the last position, pages are below `rows`, one for each.
-    unsafe { kernels().qkv_rope_kv(&stream, shape, buffers) }.expect("qkv_rope_kv");
-    let (q, pages) = (q.read(&stream), pages.read(&stream));
+    let rope = Rope { shape, qkv: &qkv, angles: &angles, positions };
+    let (q, pages) = rope.run();
 
     let mut written = 0;
     for (row, &position) in positions.iter().enumerate() {
         let position = position as usize;
-        let page = &pages[page_of[row] as usize * page_len(kv_heads, dim)..];
         for head in 0..width {
             let from = &qkv[(row * width + head) * dim..][..dim];
             let angles = &angles[position * dim..][..dim];
             let what = format!("{case}, row {row}, head {head}");
-            let place = |d: usize| {
-                if head < heads {
-                    let query = row * group + head % group;
-                    q[head / group * q_head + tiled_index(query, d, dim / STEP)]
-                } else if head < heads + kv_heads {
-                    page[key_index(head - heads, dim, position, d)]
-                } else {
-                    page[value_index(kv_heads, head - heads - kv_heads, dim, position, d)]
-                }
-            };
-            let got: Vec<u16> = (0..dim).map(place).collect();
+            let got = rope.head((&q, &pages), row, head);
             if head >= heads + kv_heads {
                 let expected: Vec<u16> = from.iter().map(|&v| bf16::from_f32(v)).collect();
                 assert_eq!(got, expected, "{what}");

@@ -14,7 +14,7 @@ use oracle::random::{uniform_bf16, uniform_f32};
 use shared::block::{ROWS, STEP, tiled_len};
 use shared::kernels::linear::{RING_STAGES, RING_STEPS, TILE_OUTPUTS};
 
-use crate::gpu::{Output, device, full, kernels, stream};
+use crate::gpu::{Output, as_bf16, device, full, kernels, stream};
 
 const FORMATS: [DenseFormat; 2] = [DenseFormat::Bf16, DenseFormat::Mxint8];
 
@@ -60,7 +60,7 @@ impl Product {
             let x = stream.buffer_from(&x).expect("x");
             let out = Output::new(&stream, rows * n);
             let (w, bias) = (w.view(), bias.view());
-            let buffers = Linear { w, format, x: x.view(), bias, out: out.view() };
+            let buffers = Linear { w, format, x: as_bf16(x.view()), bias, out: out.view() };
             let shape = LinearShape { n, rows, k };
             kernels().linear(&stream, path, shape, Store::Replace, buffers).expect("linear");
             out.read(&stream)

@@ -120,6 +120,22 @@ pub fn assert_same_bits(case: &str, got: &[f32], expected: &[f32]) {
     }
 }
 
+/// Panics unless `spoiled`, computed from inputs of which one is not finite, is not finite exactly
+/// where `reached` says so, and has the bits of `clean` everywhere else.
+#[track_caller]
+pub fn assert_reaches(case: &str, clean: &[f32], spoiled: &[f32], reached: impl Fn(usize) -> bool) {
+    assert_eq!(spoiled.len(), clean.len(), "{case}: number of results");
+    assert!((0..clean.len()).any(&reached), "{case}: nothing is to be reached");
+    for (i, (&clean, &spoiled)) in clean.iter().zip(spoiled).enumerate() {
+        if reached(i) {
+            assert!(!spoiled.is_finite(), "{case}[{i}] is {spoiled}: what was not finite is lost");
+        } else {
+            let same = clean.to_bits() == spoiled.to_bits();
+            assert!(same, "{case}[{i}]: got {spoiled:e} beside what is not finite, not {clean:e}");
+        }
+    }
+}
+
 /// A head rotated by `angles` (cosines, then sines) and rounded to bf16: two products and their
 /// sum, each rounded.
 pub fn rotated(head: &[f32], angles: &[f32]) -> Vec<Expected> {

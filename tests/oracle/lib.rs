@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod basics;
+pub mod fake;
 pub mod model;
 pub mod products;
 pub mod random;

@@ -428,3 +428,17 @@ fn owned(bytes: Vec<u8>) -> Bytes {
     let range = 1..bytes.len();
     Bytes::new(Arc::new(Store::Owned(bytes)), range).expect("the range is that of the store")
 }
+
+/// The same model with an infinite value in the embedding of `token`: what holds it leaves the range
+/// of numbers.
+pub fn broken_at(mut weights: Weights, token: u32) -> Weights {
+    let mut embedding = [&[0], &*weights.embedding.data].concat();
+    let first = 1 + token as usize * weights.config.hidden_size * weights.embedding.dtype.size();
+    let infinity = match weights.embedding.dtype {
+        Dtype::Bf16 => &0x7f80u16.to_le_bytes()[..],
+        _ => &f32::INFINITY.to_le_bytes()[..],
+    };
+    embedding[first..][..infinity.len()].copy_from_slice(infinity);
+    weights.embedding.data = owned(embedding);
+    weights
+}

@@ -57,7 +57,10 @@ pub fn workgroup_barrier() {
 #[inline(always)]
 pub fn mma(a: AbFrag, b: AbFrag, c: CFrag) -> CFrag {
     // SAFETY: arrays and vectors of the same scalars; the caller keeps every lane active.
-    unsafe { transmute(llvm_mma(transmute(a), transmute(b), transmute(c))) }
+    unsafe {
+        let (a, b) = (transmute::<AbFrag, LlvmAb>(a), transmute::<AbFrag, LlvmAb>(b));
+        transmute(llvm_mma(a, b, transmute::<CFrag, LlvmC>(c)))
+    }
 }
 
 /// This lane's part of A, of which `tile` points to `M` rows of `K` elements, `stride` elements

@@ -31,8 +31,8 @@ struct LlvmC([f32; 4]);
 
 #[allow(improper_ctypes, reason = "vectors are passed as LLVM vectors, not by a C rule")]
 unsafe extern "unadjusted" {
-    // The last three select lane broadcasts and negations: none. The instruction of gfx950 with
-    // twice the K takes bfloat vectors, which Rust cannot name.
+    // The last three select lane broadcasts and negations: none. gfx950 has an instruction of twice
+    // the K (`llvm.amdgcn.mfma.f32.16x16x32.bf16`), which is not used: it sums in another order.
     #[link_name = "llvm.amdgcn.mfma.f32.16x16x16bf16.1k"]
     fn llvm_mma(a: LlvmAb, b: LlvmAb, c: LlvmC, cbsz: i32, abid: i32, blgp: i32) -> LlvmC;
     #[link_name = "llvm.amdgcn.ballot.i64"]
@@ -97,7 +97,10 @@ const fn quad_xor(mask: u32) -> u32 {
 #[inline(always)]
 pub fn mma(a: AbFrag, b: AbFrag, c: CFrag) -> CFrag {
     // SAFETY: arrays and vectors of the same scalars; the caller keeps every lane active.
-    unsafe { transmute(llvm_mma(transmute(a), transmute(b), transmute(c), 0, 0, 0)) }
+    unsafe {
+        let (a, b) = (transmute::<AbFrag, LlvmAb>(a), transmute::<AbFrag, LlvmAb>(b));
+        transmute(llvm_mma(a, b, transmute::<CFrag, LlvmC>(c), 0, 0, 0))
+    }
 }
 
 /// This lane's part of A, of which `tile` points to `M` rows of `K` elements, `stride` elements

@@ -200,7 +200,7 @@ pub fn workgroup_address<T>(p: *const T) -> u32 {
     let address: u64;
     // SAFETY: arithmetic on registers.
     unsafe {
-        asm!("cvta.to.shared.u64 {}, {};", out(reg64) address, in(reg64) p,
+        asm!("cvta.to.shared.u64 {}, {};", out(reg64) address, in(reg64) p.addr(),
             options(pure, nomem));
     }
     address as u32
@@ -211,7 +211,7 @@ pub(super) fn global_address<T>(p: *const T) -> u64 {
     let address: u64;
     // SAFETY: arithmetic on registers.
     unsafe {
-        asm!("cvta.to.global.u64 {}, {};", out(reg64) address, in(reg64) p,
+        asm!("cvta.to.global.u64 {}, {};", out(reg64) address, in(reg64) p.addr(),
             options(pure, nomem));
     }
     address

@@ -1,15 +1,18 @@
 //! Pages on AMD: read where they lie for few queries, staged in workgroup memory for many.
 //!
-//! A workgroup's eight waves share one split at a time. It leaves room for other workgroups on the
+//! A workgroup's twelve waves share one split at a time. It leaves room for other workgroups on the
 //! same compute unit, which multiply while this one waits.
 
-use shared::block::{ROWS, STEP};
+use shared::block::{CHUNK, ROWS, STEP};
 use shared::kernels::attention::WHOLE_WAVES;
 use shared::kv::{PAGE, head_len};
 
 use super::queries::{Launch, PAGES, Pages, Queries, Tile, add_weighted, page_numbers};
 use super::softmax::{Softmax, State};
-use crate::arch::{self, copy_async_16, copy_commit, copy_wait, workgroup_barrier};
+use crate::arch::{
+    self, copy_async_16, copy_commit, copy_wait, load_16, store_16, workgroup_barrier,
+};
+use crate::tile::truncate_chunk;
 
 /// A split's pages, on their way to a wave.
 pub struct Fetch(Pages);
@@ -65,7 +68,7 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
         for split in first..=last {
             let numbers = page_numbers(tile, &all, split);
             workgroup_barrier(); // nobody reads the split before any more
-            stage(&Pages::new(launch, tile, dim, numbers), memory, dim);
+            stage(&Pages::new(launch, tile, dim, numbers), memory, dim, all.ends_in(split));
             // Loaded for every split: to keep them would cost registers, and with them waves.
             let queries = Queries::<DS>::new(launch, tile, row0, lane);
             copy_wait::<0>();
@@ -88,13 +91,14 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
     state
 }
 
-/// Copies a split to workgroup memory, every thread its share.
+/// Copies a split to workgroup memory, every thread its share; of values behind the first `keys`, if
+/// that is said, zeros, whatever they are: their weights are zero, but zero times NaN is NaN.
 ///
 /// # Safety
 ///
 /// The pages are readable; the memory holds a split, and nobody uses it.
 #[inline(always)]
-unsafe fn stage(pages: &Pages, memory: *mut u8, dim: usize) {
+unsafe fn stage(pages: &Pages, memory: *mut u8, dim: usize, keys: Option<u32>) {
     const THREADS: usize = (WHOLE_WAVES * arch::WAVE) as usize;
     let head = head_len(dim) * 2;
     let parts = [pages.keys, pages.values];
@@ -103,7 +107,17 @@ unsafe fn stage(pages: &Pages, memory: *mut u8, dim: usize) {
         let mut at = arch::thread_id() as usize * 16;
         while at < head {
             // SAFETY: the caller's promise.
-            unsafe { copy_async_16(memory.add(i * head + at), from.add(at)) };
+            unsafe {
+                let (to, from) = (memory.add(i * head + at), from.add(at));
+                match keys {
+                    Some(keys) if i >= PAGES => {
+                        // Chunks of eight keys, `dim` to a column.
+                        let first = (i - PAGES) * PAGE + at / 16 / dim * CHUNK;
+                        store_16(to, truncate_chunk(load_16(from), first as u32, keys));
+                    }
+                    _ => copy_async_16(to, from),
+                }
+            }
             at += THREADS * 16;
         }
     }

@@ -5,16 +5,16 @@
 //! probabilities come from registers, keys and values from a ring of splits that all share. One
 //! thread keeps the ring filled. While one group multiplies, others take exponentials.
 
-use shared::block::ROWS;
+use shared::block::{CHUNK, ROWS};
 use shared::kernels::attention::{WHOLE_STAGES, WHOLE_WAVES};
-use shared::kv::head_len;
+use shared::kv::{SPLIT, head_len};
 
 use super::queries::{Launch, PAGES, Pages, Queries, Seen, Tile, page_numbers};
 use super::softmax::{STEPS, Softmax, State, TILES};
 use super::wgmma;
 use crate::arch::hopper::{Barrier, barriers_made, fence_async, wait_products, wave_barrier};
 use crate::arch::{self, workgroup_barrier};
-use crate::tile::{Acc, Operand};
+use crate::tile::{Acc, Operand, truncate_chunk};
 
 /// A split's pages, on their way to the workgroup memory of a wave. The values of the last page take
 /// the place of the keys: a quarter less memory, a third more waves.
@@ -213,6 +213,13 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
         let (stage, round) = ((split - first) % Ring::STAGES, (split - first) / Ring::STAGES);
         // All wait, those with nothing to do too: an arrival belongs to the round it is made in.
         ring.full(stage).wait(round);
+        if let Some(keys) = all.ends_in(split) {
+            let values = ring.stage(stage).wrapping_add(PAGES * ring.head);
+            // SAFETY: the stage is full, and nobody has begun with it before the barrier.
+            unsafe { truncate_values(values, keys, dim) };
+            fence_async();
+            workgroup_barrier();
+        }
         let ahead = split + Ring::AHEAD;
         let ahead_pages = pages(next);
         next = numbers(ahead + 1);
@@ -242,6 +249,27 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
         }
     }
     state
+}
+
+/// Replaces the values behind the first `keys` of the split whose values lie at `values` by zeros,
+/// whatever they are: see `Weighted`. Every thread its share.
+///
+/// # Safety
+///
+/// The values of a split are there, in workgroup memory, and nobody uses them.
+#[inline(always)]
+unsafe fn truncate_values(values: *mut u8, keys: u32, dim: usize) {
+    // Chunks of eight keys, `dim` to a column.
+    let mut chunk = keys / CHUNK as u32 * dim as u32 + arch::thread_id();
+    while chunk < (SPLIT / CHUNK * dim) as u32 {
+        let first = chunk / dim as u32 * CHUNK as u32;
+        // SAFETY: one of the split's chunks.
+        unsafe {
+            let at = values.add(chunk as usize * 16);
+            arch::store_16(at, truncate_chunk(arch::load_16(at), first, keys));
+        }
+        chunk += WHOLE_WAVES * arch::WAVE;
+    }
 }
 
 /// One split, whose keys and then values are at `keys`, for the wave's rows: its softmax and its

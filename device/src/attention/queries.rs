@@ -126,6 +126,23 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// Keys of `split` up to the last that one of them sees, if there are others behind it.
+    #[inline(always)]
+    pub fn ends_in(&self, split: u32) -> Option<u32> {
+        let keys = self.last[1] + 1 - split * SPLIT as u32;
+        if keys < SPLIT as u32 { Some(keys) } else { None }
+    }
+
+    /// Whether step `step` of 32 keys in `split` has the last key that one of them sees, and others
+    /// behind it.
+    #[inline(always)]
+    fn ends_in_step(&self, split: u32, step: u32) -> bool {
+        let keys = (self.last[1] + 1).wrapping_sub(split * SPLIT as u32 + step * STEP as u32);
+        keys != 0 && keys < STEP as u32
+    }
+}
+
 /// Where one head's keys and values of a split lie, by page.
 #[derive(Clone, Copy)]
 pub struct Pages {
@@ -275,6 +292,7 @@ impl<const DS: usize> Queries<DS> {
 /// # Safety
 ///
 /// The page is readable; on NVIDIA it is in workgroup memory.
+#[cfg(not(family = "nvptx"))]
 #[inline(always)]
 pub unsafe fn add_weighted<const DT: usize>(
     values: &mut [Acc; DT],
@@ -284,16 +302,97 @@ pub unsafe fn add_weighted<const DT: usize>(
     page: *const u8,
     lane: u32,
 ) {
-    let (dim, step) = (DT * ROWS, step as usize);
-    if seen.step(split, step) {
+    if seen.step(split, step as usize) {
         for t in 0..DT {
-            // SAFETY: sixteen rows of d, in the chunks of these 32 keys.
-            let v = unsafe {
-                let chunks = page.add(step * STEP % PAGE * dim * 2);
-                Operand::columns(chunks.add(t * ROWS * 16), dim * 16, |d| d, lane)
-            };
+            // SAFETY: the caller's promise.
+            let v = unsafe { values_operand::<DT>(page, step, t, lane) };
             mma(&v, p, &mut values[t]);
         }
+    }
+}
+
+/// Sixteen rows of d, from `t * 16` on, of the values of the 32 keys of step `step`, of whose page
+/// `page` has the values. Collective.
+///
+/// # Safety
+///
+/// The page is readable; on NVIDIA it is in workgroup memory.
+#[inline(always)]
+unsafe fn values_operand<const DT: usize>(
+    page: *const u8,
+    step: u32,
+    t: usize,
+    lane: u32,
+) -> Operand {
+    let dim = DT * ROWS;
+    // SAFETY: in the chunks of these 32 keys.
+    unsafe {
+        let chunks = page.add(step as usize * STEP % PAGE * dim * 2);
+        Operand::columns(chunks.add(t * ROWS * 16), dim * 16, |d| d, lane)
+    }
+}
+
+/// The weighted values of a split, `[d tile]`, while they are summed from pages of the cache.
+///
+/// What lies behind the last key that is seen may be anything: its weights are zero, but zero times
+/// NaN is NaN. So the step in which that key is, the last one, waits until the others are done, and
+/// takes zeros for the values behind. The loop over steps is unrolled, and has no room for that.
+pub struct Weighted<const DT: usize> {
+    values: [Acc; DT],
+    /// The step that waits, if there is one: its operand, and the page with its values.
+    last: Option<u32>,
+    p: Operand,
+    page: *const u8,
+}
+
+impl<const DT: usize> Weighted<DT> {
+    /// Of no keys.
+    pub const EMPTY: Self =
+        Self { values: [arch::ZERO; DT], last: None, p: Operand::ZERO, page: core::ptr::null() };
+
+    /// Adds step `step` of 32 keys of `split`, if one of `seen` sees them; `page` has the values of
+    /// their page. Collective.
+    ///
+    /// # Safety
+    ///
+    /// The page is readable until [`Self::finish`]; on NVIDIA it is in workgroup memory.
+    #[inline(always)]
+    pub unsafe fn add(
+        &mut self,
+        seen: &Seen,
+        [split, step]: [u32; 2],
+        p: &Operand,
+        page: *const u8,
+        lane: u32,
+    ) {
+        if seen.ends_in_step(split, step) {
+            (self.last, self.p, self.page) = (Some(step), *p, page);
+        } else if seen.step(split, step as usize) {
+            for t in 0..DT {
+                // SAFETY: the caller's promise.
+                let v = unsafe { values_operand::<DT>(page, step, t, lane) };
+                mma(&v, p, &mut self.values[t]);
+            }
+        }
+    }
+
+    /// The sum. Collective.
+    ///
+    /// # Safety
+    ///
+    /// The pages of all steps are readable.
+    #[inline(always)]
+    pub unsafe fn finish(mut self, seen: &Seen, split: u32, lane: u32) -> [Acc; DT] {
+        if let Some(step) = self.last {
+            let keys = seen.last[1] + 1 - (split * SPLIT as u32 + step * STEP as u32);
+            for t in 0..DT {
+                // SAFETY: the caller's promise.
+                let mut v = unsafe { values_operand::<DT>(self.page, step, t, lane) };
+                v.truncate(keys, lane);
+                mma(&v, &self.p, &mut self.values[t]);
+            }
+        }
+        self.values
     }
 }
 

@@ -5,7 +5,7 @@ use shared::kernels::attention::{first_split, part_len};
 use shared::kv::{PAGE, SPLIT};
 
 use super::chip::Fetch;
-use super::queries::{Launch, Pages, Queries, Tile, add_weighted, output, page_numbers};
+use super::queries::{Launch, Pages, Queries, Tile, Weighted, output, page_numbers};
 use super::softmax::{Merge, Softmax, normaliser};
 use crate::arch::{self, max, pack_bf16, shuffle_f32};
 use crate::tile::{ACC, acc_index, x_slot};
@@ -47,14 +47,15 @@ pub unsafe fn split<const DS: usize, const DT: usize>(
         if seen.hides(split) {
             queries.hide(&mut scores, split, lane);
         }
-        let mut values = [arch::ZERO; DT];
+        let mut values = Weighted::<DT>::EMPTY;
         let mut page = core::ptr::null();
         let softmax = Softmax::new(&scores, launch.scale, |step, p| {
-            if step * STEP % PAGE == 0 {
+            if (step * STEP).is_multiple_of(PAGE) {
                 page = fetch.values(step * STEP / PAGE);
             }
-            add_weighted(&mut values, &seen, [split, step as u32], p, page, lane);
+            values.add(&seen, [split, step as u32], p, page, lane);
         });
+        let values = values.finish(&seen, split, lane);
 
         let len = part_len(dim as u32) as usize;
         for i in 0..ACC {

@@ -5,7 +5,7 @@ use core::mem::transmute;
 use shared::block::Family;
 use shared::frag::Frag as _;
 
-use super::Acc;
+use super::{Acc, truncate_chunk};
 use crate::arch::{self, Mma, Vec16, load_16, pack_bf16, shuffle_xor_f32};
 
 /// The family, as the host knows it.
@@ -50,6 +50,15 @@ impl Operand {
         // SAFETY: a row's four chunks lie at `stride`.
         let chunk = |c: usize| unsafe { load_16(row.add(c * stride)) };
         Self([chunk(first), chunk(first + 2)])
+    }
+
+    /// Replaces the elements from k = `count` on by zeros, whatever they are.
+    #[inline(always)]
+    pub fn truncate(&mut self, count: u32, lane: u32) {
+        for half in 0..2 {
+            let k = half as u32 * 16 + lane / 16 * 8;
+            self.0[half] = truncate_chunk(self.0[half], k, count);
+        }
     }
 }
 

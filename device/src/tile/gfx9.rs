@@ -1,12 +1,11 @@
 //! CDNA: two MFMA of 16 k, four from each chunk. A quarter of the wave holds one chunk column.
 //!
-//! gfx950 has the instruction for all 32 k at once, but LLVM types its operands as bfloat, which
-//! Rust cannot name.
+//! gfx950 has an instruction for all 32 k at once. It is not used: see device/README.md.
 
 use shared::block::Family;
 use shared::frag::Frag as _;
 
-use super::Acc;
+use super::{Acc, truncate_chunk};
 use crate::arch::{self, Mma, Vec16, load_16, pack_bf16, shuffle_xor_f32};
 
 /// The family, as the host knows it.
@@ -49,6 +48,12 @@ impl Operand {
     pub unsafe fn strided(row: *const u8, stride: usize, lane: u32) -> Self {
         // SAFETY: a row's four chunks lie at `stride`.
         Self(unsafe { load_16(row.add((lane / 16) as usize * stride)) })
+    }
+
+    /// Replaces the elements from k = `count` on by zeros, whatever they are.
+    #[inline(always)]
+    pub fn truncate(&mut self, count: u32, lane: u32) {
+        self.0 = truncate_chunk(self.0, lane / 16 * 8, count);
     }
 }
 

@@ -6,7 +6,7 @@
 use shared::block::{CHUNK_STRIDE_BYTES, Family};
 use shared::frag::Frag as _;
 
-use super::Acc;
+use super::{Acc, truncate_pair};
 use crate::arch::{self, Mma, Vec8, pack_bf16, shuffle_xor_f32};
 
 /// The family, as the host knows it.
@@ -80,6 +80,20 @@ impl Operand {
                 unsafe { arch::ldmatrix(columns.add(half * 2 * stride + at).cast()) };
             [Vec8([a, b]), Vec8([c, d])]
         }))
+    }
+
+    /// Replaces the elements from k = `count` on by zeros, whatever they are.
+    #[inline(always)]
+    pub fn truncate(&mut self, count: u32, lane: u32) {
+        for half in 0..2 {
+            for row in 0..LANE_ROWS {
+                for i in 0..2 {
+                    let k = (half * 16 + i * 8) as u32 + lane % 4 * 2;
+                    let word = &mut self.0[half][row].0[i];
+                    *word = truncate_pair(*word, k, count);
+                }
+            }
+        }
     }
 
     /// The words of the first or second 16 k as the instruction's A operand.

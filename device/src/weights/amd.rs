@@ -42,7 +42,7 @@ pub fn first_word(lane: u32) -> usize {
 pub fn fp4_operand([words]: [[u32; WORDS]; LANE_ROWS], [scale]: [u32; LANE_ROWS]) -> Operand {
     // bf16 of 0, 0.5, 1, 1.5, 2, 3, 4, 6 in pairs. Adding to the exponent field multiplies; zero
     // has none and stays.
-    let exponent = (scale as i32 - 127 << 7) as u32;
+    let exponent = ((scale as i32 - 127) << 7) as u32;
     let both = exponent.wrapping_mul(0x1_0001);
     let pairs = [
         0x3f00_0000_u32.wrapping_add(exponent << 16),

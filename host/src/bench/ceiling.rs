@@ -1,10 +1,10 @@
 //! What the device can do at best, measured: the rooflines kernels are compared with.
 
+use half::bf16;
 use serde::Serialize;
-use shared::bf16;
 use shared::philox::{philox4x32, uniform};
 
-use super::cublas::{Cublas, Output};
+use super::cublas::{Cublas, Product};
 use super::device::{self, Method};
 use crate::gpu::{Api, Device, DeviceBuffer, GpuError, Stream};
 
@@ -58,10 +58,10 @@ fn matrix(
     let n = MATRIX_SIZE;
     let a = stream.buffer_from(&random_bf16(n * n, 1))?;
     let b = stream.buffer_from(&random_bf16(n * n, 2))?;
-    let c = DeviceBuffer::<u16>::new(stream.device(), n * n)?;
+    let c = DeviceBuffer::<bf16>::new(stream.device(), n * n)?;
     let shape = [n, n, n];
     let time = device::time(stream, method, |_| {
-        cublas.gemm_bf16(Output::Bf16(c.view()), a.view(), b.view(), shape)
+        cublas.gemm_bf16(Product::Bf16(c.view()), a.view(), b.view(), shape)
     })?;
     let bytes = 3.0 * 2.0 * (n * n) as f64;
     let flops = 2.0 * (n as f64).powi(3);
@@ -69,7 +69,7 @@ fn matrix(
 }
 
 /// `len` bf16 values, uniform in [-1, 1).
-pub fn random_bf16(len: usize, seed: u32) -> Vec<u16> {
+pub fn random_bf16(len: usize, seed: u32) -> Vec<bf16> {
     let words = (0..len.div_ceil(4)).flat_map(|i| philox4x32([i as u32, 0, 0, 0], [seed, 0]));
     words.take(len).map(|word| bf16::from_f32(2.0 * uniform(word) - 1.0)).collect()
 }

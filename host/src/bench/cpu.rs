@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::cpu::simd::{Kernel, LANES, Level, Line, Simd};
 use crate::cpu::{CpuEngine, CpuError, CpuOptions};
-use crate::engine::{Chunk, Engine, EngineError, Sampling, SeqId, Want};
+use crate::engine::{ByHand, Engine, Piece, Sampling, StepError, Want};
 use crate::model::{self, ExpertWeights, Experts, LoadOptions, Matrix, ModelError, Weights};
 use crate::synth;
 
@@ -58,7 +58,7 @@ pub enum BenchError {
     Cpu(#[from] CpuError),
     /// The engine failed.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(#[from] StepError),
     /// A number of tokens or steps of 0.
     #[error("{0} is 0, expected at least 1")]
     Zero(&'static str),
@@ -131,7 +131,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), BenchError> {
 }
 
 fn measure(name: String, weights: Arc<Weights>, options: &Options) -> Result<Report, BenchError> {
-    let mut engine = CpuEngine::new(Arc::clone(&weights), options.cpu)?;
+    let mut engine = ByHand::new(CpuEngine::new(Arc::clone(&weights), options.cpu)?);
     // The first pass brings the file into memory.
     prefill(&mut engine, options.prompt)?;
     let prefill =
@@ -142,11 +142,11 @@ fn measure(name: String, weights: Arc<Weights>, options: &Options) -> Result<Rep
         decode.push(Decode { batch, tokens_per_s: batch as f64 / step.as_secs_f64() });
     }
     let peak_rss_bytes = peak_rss();
-    let read_bandwidth = engine.install(read_bandwidth);
+    let read_bandwidth = engine.engine().install(read_bandwidth);
     let bytes_per_token = bytes_per_token(&weights);
     Ok(Report {
         model: name,
-        engine: engine.describe(),
+        engine: engine.engine().describe(),
         prefill_tokens_per_s: options.prompt as f64 / prefill.as_secs_f64(),
         decode_bandwidth_share: decode[0].tokens_per_s * bytes_per_token as f64 / read_bandwidth,
         decode,
@@ -163,16 +163,16 @@ fn token(config: &model::ModelConfig, i: usize) -> u32 {
 }
 
 /// Time to the first token of a prompt.
-fn prefill(engine: &mut CpuEngine, tokens: usize) -> Result<Duration, EngineError> {
-    let config = engine.config();
+fn prefill(engine: &mut ByHand<CpuEngine>, tokens: usize) -> Result<Duration, StepError> {
+    let config = engine.engine().config();
     let prompt: Vec<u32> = (0..tokens).map(|i| token(config, i)).collect();
-    let chunk = engine.limits().max_step_tokens;
-    let seq = engine.open(tokens)?;
+    let chunk = engine.engine().limits().max_step_tokens;
+    let seq = engine.open();
     let start = Instant::now();
     for (i, tokens) in prompt.chunks(chunk).enumerate() {
         let last = (i + 1) * chunk >= prompt.len();
         let want = if last { Want::Token(Sampling::GREEDY) } else { Want::Nothing };
-        engine.step(&[Chunk { seq, tokens, want }])?;
+        engine.step(&[Piece { seq, tokens, want }])?;
     }
     let time = start.elapsed();
     engine.close(seq);
@@ -181,31 +181,31 @@ fn prefill(engine: &mut CpuEngine, tokens: usize) -> Result<Duration, EngineErro
 
 /// Time of each step that advances `batch` sequences by one token.
 fn decode_steps(
-    engine: &mut CpuEngine,
+    engine: &mut ByHand<CpuEngine>,
     batch: usize,
     steps: usize,
-) -> Result<Vec<Duration>, EngineError> {
-    let config = engine.config().clone();
+) -> Result<Vec<Duration>, StepError> {
+    let config = engine.engine().config().clone();
     let mut seqs = Vec::new();
     for b in 0..batch {
-        let seq = engine.open(DECODE_CONTEXT + steps)?;
+        let seq = engine.open();
         let prompt: Vec<u32> = (0..DECODE_CONTEXT).map(|i| token(&config, 31 * b + i)).collect();
-        engine.step(&[Chunk { seq, tokens: &prompt, want: Want::Nothing }])?;
+        engine.step(&[Piece { seq, tokens: &prompt, want: Want::Nothing }])?;
         seqs.push(seq);
     }
     let mut times = Vec::new();
     for step in 0..steps {
         let tokens: Vec<u32> = (0..batch).map(|b| token(&config, 1000 + 31 * b + step)).collect();
-        let chunks: Vec<Chunk<'_>> = seqs
+        let chunks: Vec<Piece<'_>> = seqs
             .iter()
             .zip(tokens.chunks(1))
-            .map(|(&seq, tokens)| Chunk { seq, tokens, want: Want::Token(Sampling::GREEDY) })
+            .map(|(&seq, tokens)| Piece { seq, tokens, want: Want::Token(Sampling::GREEDY) })
             .collect();
         let start = Instant::now();
         engine.step(&chunks)?;
         times.push(start.elapsed());
     }
-    seqs.into_iter().for_each(|seq: SeqId| engine.close(seq));
+    seqs.into_iter().for_each(|seq| engine.close(seq));
     Ok(times)
 }
 

@@ -3,6 +3,7 @@
 //! Loaded at run time; signatures and constants: `cublas_api.h` and `library_types.h` of CUDA 12,
 //! unchanged in CUDA 13.
 
+use half::bf16;
 use std::ffi::{c_int, c_void};
 use std::path::PathBuf;
 
@@ -52,11 +53,11 @@ type GemmEx = unsafe extern "C" fn(
 
 /// Where the product goes: `[m, n]`.
 #[derive(Clone, Copy, Debug)]
-pub enum Output<'a> {
+pub enum Product<'a> {
     /// As f32.
     F32(DeviceSlice<'a, f32>),
     /// As bf16 bits.
-    Bf16(DeviceSlice<'a, u16>),
+    Bf16(DeviceSlice<'a, bf16>),
 }
 
 /// cuBLAS, bound to one stream.
@@ -103,14 +104,14 @@ impl<'a> Cublas<'a> {
     /// Queues `c[m, n] = a[m, k] · b[n, k]ᵀ`, all row-major, bf16 bits in, f32 accumulation.
     pub fn gemm_bf16(
         &self,
-        c: Output<'_>,
-        a: DeviceSlice<'_, u16>,
-        b: DeviceSlice<'_, u16>,
+        c: Product<'_>,
+        a: DeviceSlice<'_, bf16>,
+        b: DeviceSlice<'_, bf16>,
         [m, n, k]: [usize; 3],
     ) -> Result<(), GpuError> {
         let (c_len, c_at, c_type) = match c {
-            Output::F32(c) => (c.len(), c.address(), F32),
-            Output::Bf16(c) => (c.len(), c.address(), BF16),
+            Product::F32(c) => (c.len(), c.address(), F32),
+            Product::Bf16(c) => (c.len(), c.address(), BF16),
         };
         if a.len() != m * k || b.len() != n * k || c_len != m * n {
             return Err(GpuError::Refused(format!(

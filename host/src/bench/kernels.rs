@@ -12,6 +12,7 @@ mod linear;
 mod moe;
 mod rows;
 
+use half::bf16;
 use std::fmt;
 
 use bytemuck::Pod;
@@ -20,7 +21,7 @@ use shared::philox::{philox4x32, uniform};
 
 use super::ceiling::{self, Ceilings};
 use super::device::{self, Method, Time};
-use crate::gpu::{Api, Device, DeviceBuffer, GpuError, Kernels, Stream};
+use crate::gpu::{Api, Device, DeviceBuffer, GpuError, Graph, Kernels, Stream};
 
 /// Launches in a recorded graph, at least.
 const RECORDED: usize = 20;
@@ -253,7 +254,7 @@ impl Bench<'_> {
         stream.synchronize()?;
         let least = if self.quick { 1 } else { RECORDED };
         let launches = least.next_multiple_of(sets);
-        let graph = stream.capture(|| (0..launches).try_for_each(|i| launch(i % sets)))?;
+        let graph = Graph::record(stream, || (0..launches).try_for_each(|i| launch(i % sets)))?;
         // SAFETY: the buffers of the recorded launches are borrowed by `launch`, which lives as
         // long as this function, and every sample waits for its end.
         let time = device::time(stream, self.method, |_| unsafe { graph.launch(stream) })?;
@@ -285,7 +286,7 @@ impl Bench<'_> {
     }
 
     /// Random bf16 in [-1, 1).
-    fn bf16(&self, len: usize) -> Result<DeviceBuffer<u16>, GpuError> {
+    fn bf16(&self, len: usize) -> Result<DeviceBuffer<bf16>, GpuError> {
         self.repeated(&ceiling::random_bf16(PATTERN, 1), len)
     }
 

@@ -1,7 +1,6 @@
 //! Values on the command line: ranges checked while parsing, so that an error names the flag.
 
 use std::path::Path;
-use std::str::FromStr;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -72,44 +71,6 @@ pub fn text(text: &str) -> Result<String, String> {
     }
 }
 
-/// How much memory keys and values may take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KvMemory {
-    /// What is free.
-    #[default]
-    Auto,
-    /// What every sequence at its full length takes.
-    Full,
-    /// So many bytes.
-    Bytes(u64),
-}
-
-impl FromStr for KvMemory {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<KvMemory, String> {
-        let expected =
-            "expected auto, full or a number of bytes as 800M or 12G (k, M, G count 1024)";
-        let unit = |suffix: char| 1u64 << (10 * " kMG".find(suffix).unwrap_or(0));
-        let (digits, unit) = match text.strip_suffix(['k', 'M', 'G']) {
-            Some(digits) => (digits, text.chars().last().map_or(1, unit)),
-            None => (text, 1),
-        };
-        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        match text {
-            "auto" => Ok(KvMemory::Auto),
-            "full" => Ok(KvMemory::Full),
-            _ => digits
-                .parse::<u64>()
-                .ok()
-                .and_then(|number| number.checked_mul(unit))
-                .filter(|bytes| is_number && *bytes > 0)
-                .map(KvMemory::Bytes)
-                .ok_or_else(|| expected.to_owned()),
-        }
-    }
-}
-
 /// A count that may be zero.
 pub fn count_or_zero(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| String::from("expected a whole number, 0 or more"))
@@ -131,26 +92,6 @@ pub fn tokenizer(path: Option<&Path>) -> Result<Tokenizer> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kv_memory_is_a_word_or_bytes() {
-        for (text, value) in [
-            ("auto", KvMemory::Auto),
-            ("full", KvMemory::Full),
-            ("1", KvMemory::Bytes(1)),
-            ("3k", KvMemory::Bytes(3 << 10)),
-            ("800M", KvMemory::Bytes(800 << 20)),
-            ("12G", KvMemory::Bytes(12 << 30)),
-            ("17179869183G", KvMemory::Bytes(17_179_869_183 << 30)),
-        ] {
-            assert_eq!(text.parse(), Ok(value), "{text}");
-        }
-        for text in
-            ["", "0", "0G", "-1", "+1", "1T", "G", "1.5G", "1 G", "12g", "Auto", "17179869184G"]
-        {
-            assert!(text.parse::<KvMemory>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn threads_end_somewhere() {

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use gptoss::bench::{cpu, kernels};
+use gptoss::bench::{cpu, kernels, load};
 use gptoss::device_name::DeviceName;
 use gptoss::gpu::{self, Opened};
+use gptoss::synth;
 
 use super::Console;
 use super::args;
@@ -25,6 +27,7 @@ enum What {
     Cpu(CpuBench),
     Emu(EmulatorBench),
     Kernels(KernelBench),
+    Load(LoadBench),
 }
 
 /// Every kernel of the model at the sizes of gpt-oss-20b, beside the copy bandwidth and the matrix
@@ -80,20 +83,60 @@ struct CpuBench {
     json: bool,
 }
 
+/// Loading: how fast weights are packed and sent, beside the copy rate of the same run.
+#[derive(clap::Args)]
+struct LoadBench {
+    /// The model; without it, two layers of gpt-oss-20b with random weights, in memory.
+    #[arg(short, long)]
+    checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Where: hip, hip:0,1, cuda, emu:CHIP; several devices are loaded at once.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+    /// JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.what {
         What::Cpu(args) => cpu(args),
         What::Emu(args) => emulator(&args),
         What::Kernels(args) => kernel_bench(args),
+        What::Load(args) => load_bench(args),
     }
+}
+
+/// The GPUs of a device name.
+fn gpus(name: &DeviceName, what: &str) -> Result<Vec<gpu::Device>> {
+    match gpu::open(name)? {
+        Opened::Gpus { devices, .. } => Ok(devices),
+        Opened::Cpu { why } => bail!("--device {name}: {why}; bench {what} needs a GPU"),
+    }
+}
+
+fn load_bench(args: LoadBench) -> Result<ExitCode> {
+    let devices = gpus(&args.device, "load")?;
+    let weights = match &args.checkpoint {
+        Some(path) => args.model.load(path)?,
+        None => {
+            let two_layers = synth::Options::new(synth::Preset::TwoLayers, 0);
+            Arc::new(synth::in_memory(&two_layers)?)
+        }
+    };
+    let report = load::run(&devices, &weights)?;
+    let mut console = Console::stdout(None)?;
+    match args.json {
+        true => console.line(serde_json::to_string_pretty(&report)?)?,
+        false => console.line(report.to_string().trim_end())?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn kernel_bench(args: KernelBench) -> Result<ExitCode> {
     let name = args.device;
-    let devices = match gpu::open(&name)? {
-        Opened::Gpus { devices, .. } => devices,
-        Opened::Cpu { why } => bail!("--device {name}: {why}; bench kernels needs a GPU"),
-    };
+    let devices = gpus(&name, "kernels")?;
     let [device] = devices.as_slice() else {
         bail!("--device {name}: {} devices, and kernels are timed on one", devices.len());
     };

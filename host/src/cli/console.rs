@@ -1,11 +1,12 @@
 //! What the user reads, copied to a log file on request.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use gptoss::files::{self, Target};
+use gptoss::terminal;
 
 /// Where `run -l` writes, unless a link there leads elsewhere: that is refused.
 pub const LOG_FILE: &str = "log.txt";
@@ -53,6 +54,32 @@ impl Console {
         Ok(())
     }
 
+    /// Writes text of a model or a file, to be seen at once: a terminal shows what it would
+    /// otherwise obey. Files and pipes get the text itself.
+    pub fn untrusted(&mut self, text: &str) -> Result<()> {
+        let is_terminal = match self.stream {
+            Stream::Out => io::stdout().is_terminal(),
+            Stream::Err => io::stderr().is_terminal(),
+        };
+        if is_terminal {
+            self.show(terminal::printable(text).as_bytes())?;
+        } else {
+            self.show(text.as_bytes())?;
+        }
+        if let Some(log) = &mut self.log {
+            log.write_all(text.as_bytes())?;
+        }
+        self.flush()?;
+        Ok(())
+    }
+
+    fn show(&self, bytes: &[u8]) -> io::Result<()> {
+        match self.stream {
+            Stream::Out => io::stdout().write_all(bytes),
+            Stream::Err => io::stderr().write_all(bytes),
+        }
+    }
+
     /// Writes text as it stands, to be seen at once.
     pub fn text(&mut self, text: &str) -> Result<()> {
         self.write_all(text.as_bytes())?;
@@ -63,10 +90,7 @@ impl Console {
 
 impl Write for Console {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream {
-            Stream::Out => io::stdout().write_all(bytes)?,
-            Stream::Err => io::stderr().write_all(bytes)?,
-        }
+        self.show(bytes)?;
         if let Some(log) = &mut self.log {
             log.write_all(bytes)?;
         }

@@ -53,7 +53,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             .with_context(|| format!("{}: line {}", path.display(), index + 1))?;
         console.line("-".repeat(66))?;
         console.line(format!("⛩️  Decoding #{index}:"))?;
-        console.line(text)?;
+        console.untrusted(&text)?;
+        console.line("")?;
     }
     Ok(ExitCode::SUCCESS)
 }

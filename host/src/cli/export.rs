@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use gptoss::{export, files};
+use gptoss::{export, files, terminal};
 
 use super::model::ModelArgs;
 use super::{Console, interrupt, progress};
@@ -36,6 +36,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let bar = progress::bytes("export");
     interrupt::catch()?;
     export::run(&weights, &args.out, &bar, &interrupt::asked)?;
-    console.line(format!("wrote {}", args.out.display()))?;
+    console.line(format!("wrote {}", terminal::path(&args.out)))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use gptoss::golden;
+use gptoss::{golden, terminal};
 
 use super::Console;
-use super::model::{DeviceArgs, ModelArgs};
+use super::model::{DeviceArgs, ModelArgs, Room};
 
 /// Runs golden.json against the snapshot beside it; the exit code says whether it passes.
 #[derive(clap::Args)]
@@ -26,11 +26,12 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let golden = golden::read(&args.dir, weights.config.vocab_size)?;
     let length = |case: &golden::Case| case.prompt.len() + case.greedy.len();
     let longest = golden.cases.iter().map(length).max().unwrap_or(1);
-    let mut opened = args.device.open(weights, 1, Some(longest))?;
+    let opened = args.device.open(weights, Room::for_one(longest))?;
     let mut console = Console::stdout(None)?;
-    console.line(format!("{}: {}", args.dir.display(), opened.engine().describe()))?;
+    console.line(format!("{}: {}", terminal::path(&args.dir), opened.engine().describe()))?;
     let precision = opened.precision;
-    let pass = golden::run(&golden, opened.engine(), precision, &mut console)?;
+    let mut engines = opened.engines;
+    let pass = golden::run(&golden, engines[0].as_mut(), precision, &mut console)?;
     args.device.print_stats()?;
     Ok(if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -12,6 +12,7 @@ use gptoss::golden::Precision;
 use gptoss::gpu::launch::linear::DenseFormat;
 use gptoss::gpu::{self, Api};
 use gptoss::gpu_engine::{GpuEngine, GpuOptions};
+use gptoss::kv_budget::KvBudget;
 use gptoss::model::bin::BinLayout;
 use gptoss::model::{self, LoadOptions, Weights};
 use gptoss::synth;
@@ -119,6 +120,27 @@ const EMULATED_ONLY: &str =
 /// [`Opened::kind`] of the CPU engine.
 const CPU: &str = "cpu";
 
+/// What an engine has to make room for.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// Sequences that run together.
+    pub batch: usize,
+    /// Positions of each, where that is known.
+    pub positions: Option<usize>,
+    /// Memory for keys and values.
+    pub kv_memory: KvBudget,
+    /// Tokens in one step, where that was chosen.
+    pub step_tokens: Option<usize>,
+}
+
+impl Room {
+    /// For one sequence.
+    pub fn for_one(positions: usize) -> Room {
+        let (kv_memory, step_tokens) = (KvBudget::default(), None);
+        Room { batch: 1, positions: Some(positions), kv_memory, step_tokens }
+    }
+}
+
 /// An engine, and what has to be known beside its interface.
 pub struct Opened {
     /// The engines, one for each GPU; at least one.
@@ -133,8 +155,8 @@ pub struct Opened {
 
 impl Opened {
     /// The first engine.
-    pub fn engine(&mut self) -> &mut dyn Engine {
-        self.engines[0].as_mut()
+    pub fn engine(&self) -> &dyn Engine {
+        self.engines[0].as_ref()
     }
 
     /// For people: what runs, a line for each engine, and why.
@@ -208,51 +230,34 @@ impl DeviceArgs {
         self.precise = true;
     }
 
-    /// Makes an engine for up to `batch` sequences, of `positions` where that is known.
-    pub fn open(
-        &self,
-        weights: Arc<Weights>,
-        batch: usize,
-        positions: Option<usize>,
-    ) -> Result<Opened> {
+    /// Makes an engine for what `room` says.
+    pub fn open(&self, weights: Arc<Weights>, room: Room) -> Result<Opened> {
         if let Some(gpus) = self.gpus.filter(|&gpus| gpus > 1) {
             bail!("-g {gpus}: only files of prompts (getp) are shared among GPUs");
         }
-        self.open_all(weights, batch, positions)
+        self.open_all(weights, room)
     }
 
     /// As [`DeviceArgs::open`], an engine on each of `-g` GPUs.
-    pub fn open_all(
-        &self,
-        weights: Arc<Weights>,
-        batch: usize,
-        positions: Option<usize>,
-    ) -> Result<Opened> {
+    pub fn open_all(&self, weights: Arc<Weights>, room: Room) -> Result<Opened> {
         match gpu::open(&self.device)? {
-            gpu::Opened::Cpu { why } => self.open_cpu(weights, batch, why),
-            gpu::Opened::Gpus { devices, why } => {
-                self.open_gpus(&devices, &weights, batch, positions, why)
-            }
+            gpu::Opened::Cpu { why } => self.open_cpu(weights, room, why),
+            gpu::Opened::Gpus { devices, why } => self.open_gpus(&devices, &weights, room, why),
         }
     }
 
     /// As [`DeviceArgs::open_all`], but where `auto` finds no GPU it takes emulated ones: the
     /// kernels are what the built-in model is there to show.
-    pub fn open_or_emulate(
-        &self,
-        weights: Arc<Weights>,
-        batch: usize,
-        positions: Option<usize>,
-    ) -> Result<Opened> {
+    pub fn open_or_emulate(&self, weights: Arc<Weights>, room: Room) -> Result<Opened> {
         let count = self.gpus.unwrap_or(1);
         let emulated = DeviceName::Emulator { chip: EMULATED.to_owned(), count };
         if self.device == DeviceName::Auto
             && let gpu::Opened::Cpu { why } = gpu::open(&self.device)?
             && let gpu::Opened::Gpus { devices, .. } = gpu::open(&emulated)?
         {
-            return self.open_gpus(&devices, &weights, batch, positions, why);
+            return self.open_gpus(&devices, &weights, room, why);
         }
-        self.open_all(weights, batch, positions)
+        self.open_all(weights, room)
     }
 
     /// The CPU engine beside another one, to compare with it.
@@ -265,8 +270,7 @@ impl DeviceArgs {
         &self,
         devices: &[gpu::Device],
         weights: &Arc<Weights>,
-        batch: usize,
-        positions: Option<usize>,
+        room: Room,
         why: String,
     ) -> Result<Opened> {
         let gpus = self.gpus.unwrap_or(1);
@@ -278,8 +282,27 @@ impl DeviceArgs {
         if self.emu_stats && devices.iter().any(|device| device.api() != Api::Emulator) {
             bail!(EMULATED_ONLY);
         }
-        let engine = |device| self.open_gpu(device, weights, batch, positions);
-        let engines = devices.iter().map(engine).collect::<Result<Vec<_>>>()?;
+        if self.cpu.kv32 {
+            bail!("--kv32: device {} keeps keys and values in bf16", devices[0]);
+        }
+        let most = weights.config.max_position_embeddings;
+        let defaults = GpuOptions::default();
+        let options = GpuOptions {
+            max_sequences: room.batch,
+            max_positions: room.positions.unwrap_or(defaults.max_positions).clamp(1, most),
+            max_step_tokens: room.step_tokens.unwrap_or(defaults.max_step_tokens),
+            budget: room.kv_memory,
+            dense: self.dense(),
+            kernels: self.kernels.clone(),
+            ..defaults
+        };
+        let bar = progress::bytes("weights to the device");
+        let engines = GpuEngine::new_all(devices, weights, options, |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        })?;
+        drop(bar);
+        let engines = engines.into_iter().map(|engine| Box::new(engine) as _).collect();
         Ok(Opened { engines, kind, why, precision: Precision::Bf16 })
     }
 
@@ -298,35 +321,7 @@ impl DeviceArgs {
         Ok(())
     }
 
-    fn open_gpu(
-        &self,
-        device: &gpu::Device,
-        weights: &Arc<Weights>,
-        batch: usize,
-        positions: Option<usize>,
-    ) -> Result<Box<dyn Engine>> {
-        if self.cpu.kv32 {
-            bail!("--kv32: device {device} keeps keys and values in bf16");
-        }
-        let most = weights.config.max_position_embeddings;
-        let defaults = GpuOptions::default();
-        let options = GpuOptions {
-            max_sequences: batch,
-            max_positions: positions.unwrap_or(defaults.max_positions).clamp(1, most),
-            dense: self.dense(),
-            kernels: self.kernels.clone(),
-            ..defaults
-        };
-        let bar = progress::bytes("weights to the device");
-        let engine = GpuEngine::new(device, weights, options, |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        })?;
-        drop(bar);
-        Ok(Box::new(engine))
-    }
-
-    fn open_cpu(&self, weights: Arc<Weights>, batch: usize, why: String) -> Result<Opened> {
+    fn open_cpu(&self, weights: Arc<Weights>, room: Room, why: String) -> Result<Opened> {
         if let Some(gpus) = self.gpus.filter(|&gpus| gpus > 1) {
             bail!("-g {gpus}: device cpu has no GPUs to share work among");
         }
@@ -341,7 +336,14 @@ impl DeviceArgs {
             bail!(EMULATED_ONLY);
         }
         let kv = if self.kv32() { KvDtype::F32 } else { KvDtype::Bf16 };
-        let options = CpuOptions { max_sequences: batch, kv, ..self.cpu.options() };
+        let options = CpuOptions {
+            max_sequences: room.batch,
+            max_positions: room.positions.unwrap_or(usize::MAX),
+            max_step_tokens: room.step_tokens.unwrap_or(CpuOptions::default().max_step_tokens),
+            budget: room.kv_memory,
+            kv,
+            ..self.cpu.options()
+        };
         let engine = CpuEngine::new(weights, options).context("device cpu")?;
         Ok(Opened {
             engines: vec![Box::new(engine)],

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use gptoss::engine::{Engine, Sampling};
 use gptoss::harmony::Effort;
+use gptoss::kv_budget::KvBudget;
 use gptoss::model::{ModelConfig, Weights};
+use gptoss::terminal;
 use gptoss::tokenizer::{Tokenizer, TokenizerError};
 
-use super::args::KvMemory;
 use super::console::LOG_FILE;
-use super::model::{self, DeviceArgs, ModelArgs};
+use super::model::{self, DeviceArgs, ModelArgs, Room};
 use super::{Console, args};
 
 /// Total positions when `-n` does not say.
@@ -97,7 +98,7 @@ pub struct Args {
         default_value = "auto",
         allow_negative_numbers = true
     )]
-    kv_memory: KvMemory,
+    kv_memory: KvBudget,
     /// Tokens that go through the model together, prompts and answers mixed [default: 512]
     #[arg(long, value_name = "N", value_parser = args::count, allow_negative_numbers = true)]
     step_tokens: Option<usize>,
@@ -236,18 +237,20 @@ impl Args {
             return Ok((model::built_in(), String::from("built-in")));
         };
         let weights = self.model.load(path)?;
-        console.line(format!("model: {}, {}", path.display(), describe(&weights.config)))?;
+        console.line(format!("model: {}, {}", terminal::path(path), describe(&weights.config)))?;
         let name = path.canonicalize().unwrap_or_else(|_| path.clone());
         Ok((weights, name.display().to_string()))
     }
 
-    /// Positions an engine has to make room for.
-    fn room(&self) -> Option<usize> {
-        Some(match self.steps {
+    /// What an engine has to make room for, `batch` requests at a time.
+    fn room(&self, batch: usize) -> Room {
+        let positions = match self.steps {
             Some(0) => usize::MAX,
             Some(n) => n,
             None => self.default_positions(),
-        })
+        };
+        let (kv_memory, step_tokens) = (self.kv_memory, self.step_tokens);
+        Room { batch, positions: Some(positions), kv_memory, step_tokens }
     }
 
     fn default_positions(&self) -> usize {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use gptoss::model::Dtype;
 use gptoss::synth::{self, ExpertFormat, Options, Preset};
+use gptoss::terminal;
 
 use super::{Console, interrupt, progress};
 
@@ -38,6 +39,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let bar = progress::bytes("synth");
     interrupt::catch()?;
     synth::run(&options, &args.out, &bar, &interrupt::asked)?;
-    Console::stdout(None)?.line(format!("wrote {}", args.out.display()))?;
+    Console::stdout(None)?.line(format!("wrote {}", terminal::path(&args.out)))?;
     Ok(ExitCode::SUCCESS)
 }

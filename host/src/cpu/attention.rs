@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use shared::exp::exp;
 
-use super::kv::{BLOCK_POSITIONS, Element, LayerCache, Shape};
+use super::kv::{BLOCK_POSITIONS, Element, Shape, View};
 use super::simd::{Kernel, LANES, Line, Simd, sum_lanes};
 
 /// Buffers of one thread.
@@ -22,7 +22,7 @@ pub struct Scratch {
 /// One task.
 pub struct Attend<'a, T> {
     /// The sequence's keys and values of this layer, up to `position` at least.
-    pub cache: &'a LayerCache<T>,
+    pub cache: View<'a, T>,
     /// Of the cache.
     pub shape: Shape,
     /// Key-value head.

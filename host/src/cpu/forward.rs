@@ -5,27 +5,14 @@ use shared::model::ModelConfig;
 
 use super::activations::{Activations, Order};
 use super::attention::{Attend, Scratch};
-use super::kv::{Element, LayerCache};
+use super::kv::{Element, Memory, View};
 use super::matmul::{self, Product, dense_order, expert_order};
 use super::moe::{Routes, swiglu};
-use super::sequences::Sequences;
+use super::row::Row;
 use super::simd::{LANES, Level, sum_lanes};
-use crate::engine::{EngineError, SeqId};
 use crate::model::{Layer, Weights};
+use crate::pages::PageTable;
 use crate::rope;
-
-/// One token of a step.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// The chunk it belongs to.
-    pub chunk: usize,
-    /// Its sequence.
-    pub seq: SeqId,
-    /// In its sequence.
-    pub position: usize,
-    /// Its id.
-    pub token: u32,
-}
 
 /// Everything a step computes in; kept from step to step.
 #[derive(Debug)]
@@ -88,15 +75,17 @@ impl Forward {
         }
     }
 
-    /// The logits `[wanted, vocab]` of the rows that `wanted` indexes. Runs in a rayon pool of as
-    /// many threads as given to [`Forward::new`].
+    /// The logits `[wanted, vocab]` of the rows that `wanted` indexes. `tables` has the pages of each
+    /// chunk, and `broken` gets, for each chunk, where its values went out of range first. Runs in a
+    /// rayon pool of as many threads as given to [`Forward::new`].
     pub fn run<T: Element>(
         &mut self,
         weights: &Weights,
-        sequences: &mut Sequences<T>,
-        rows: &[Row],
+        memory: &mut Memory<T>,
+        (rows, tables): (&[Row], &[&PageTable]),
         wanted: &[usize],
-    ) -> Result<&[f32], EngineError> {
+        broken: &mut [Option<String>],
+    ) -> &[f32] {
         let config = &weights.config;
         let positions = rows.iter().map(|r| r.position + 1).max().unwrap_or(0);
         self.rope.grow(positions);
@@ -108,17 +97,20 @@ impl Forward {
             let token = row.token as usize;
             weights.embedding.decode_rows(token..token + 1, x);
         }
+        let width = config.kv_dim();
         for (index, layer) in weights.layers.iter().enumerate() {
             self.qkv(config, layer, rows);
-            sequences.append(index, rows, &self.k, &self.v);
-            self.attention(config, layer, index, sequences, rows);
-            sequences.trim(index, rows, config.window(index));
+            let source = self.k.chunks_exact(width).zip(self.v.chunks_exact(width));
+            for (row, (keys, values)) in rows.iter().zip(source) {
+                memory.store(index, tables[row.chunk], row.position, keys, values);
+            }
+            self.attention(config, layer, index, memory, (rows, tables));
             self.add_attention(config, layer, rows.len());
             self.experts(config, layer, rows.len());
-            self.check_finite(hidden, index, rows)?;
+            self.find_broken(hidden, index, rows, broken);
         }
         self.unembed(weights, wanted);
-        Ok(&self.logits[..wanted.len() * config.vocab_size])
+        &self.logits[..wanted.len() * config.vocab_size]
     }
 
     /// RMSNorm of rows of `x` into `input`.
@@ -167,13 +159,13 @@ impl Forward {
         config: &ModelConfig,
         layer: &Layer,
         index: usize,
-        sequences: &Sequences<T>,
-        rows: &[Row],
+        memory: &Memory<T>,
+        (rows, tables): (&[Row], &[&PageTable]),
     ) {
         let n = rows.len();
         let span = config.group_size() * config.head_dim;
-        let caches: Vec<&LayerCache<T>> =
-            rows.iter().map(|row| sequences.layer(row.seq, index)).collect();
+        let caches: Vec<View<'_, T>> =
+            rows.iter().map(|row| memory.view(index, tables[row.chunk])).collect();
         let attended = sized(&mut self.attended, n * config.q_dim());
         let tasks = attended.par_chunks_exact_mut(span).zip(self.q.par_chunks_exact(span));
         tasks.enumerate().with_max_len(1).for_each(|(task, (output, queries))| {
@@ -183,7 +175,7 @@ impl Forward {
             let mut scratch = self.scratch[thread].lock().unwrap_or_else(|e| e.into_inner());
             self.level.run(Attend {
                 cache: caches[row],
-                shape: sequences.shape(),
+                shape: memory.shape(),
                 head,
                 position: rows[row].position,
                 window: config.window(index),
@@ -269,19 +261,28 @@ impl Forward {
         });
     }
 
-    /// Names the layer and token at which the residual stream broke.
-    fn check_finite(&self, hidden: usize, layer: usize, rows: &[Row]) -> Result<(), EngineError> {
-        for (x, row) in self.x.chunks_exact(hidden).zip(rows) {
+    /// Names the layer and token at which the residual stream of a chunk broke. Such a row goes on
+    /// as zeros: its chunk has failed, and the others of its step are not to meet a NaN.
+    fn find_broken(
+        &mut self,
+        hidden: usize,
+        layer: usize,
+        rows: &[Row],
+        broken: &mut [Option<String>],
+    ) {
+        for (x, row) in self.x.chunks_exact_mut(hidden).zip(rows) {
             // A sum of zeros unless something is infinite or NaN.
             if x.iter().map(|x| x * 0.0).sum::<f32>() != 0.0 {
                 let Row { position, token, .. } = row;
-                return Err(EngineError::Device(format!(
-                    "the output of layer {layer} is not finite at position {position} (token \
-                     {token}): the weights or an earlier value are out of range"
-                )));
+                broken[row.chunk].get_or_insert_with(|| {
+                    format!(
+                        "the output of layer {layer} is not finite at position {position} (token \
+                         {token}): the weights or an earlier value are out of range"
+                    )
+                });
+                x.fill(0.0);
             }
         }
-        Ok(())
     }
 
     fn unembed(&mut self, weights: &Weights, wanted: &[usize]) {

@@ -36,6 +36,10 @@ impl Routes {
             }
             let chosen = self.experts[first..].iter().map(|&e| logits[e as usize]);
             softmax(&mut self.weights, chosen);
+            // A NaN is not chosen: it must show all the same.
+            if logits.iter().any(|logit| logit.is_nan()) {
+                self.weights[first..].fill(f32::NAN);
+            }
         }
         self.group(config.num_local_experts, top_k);
     }

@@ -223,15 +223,16 @@ fn keys_are_listed_with_dtype_and_shape() {
 #[test]
 fn a_bin_read_back_gives_the_same_logits() {
     use crate::cpu::{CpuEngine, CpuOptions, KvDtype};
-    use crate::engine::{Chunk, Engine, Output, Want};
+    use crate::engine::{ByHand, Output, Piece, Want};
 
     let logits = |weights: Weights| {
         let options = CpuOptions { kv: KvDtype::F32, ..CpuOptions::default() };
-        let mut engine = CpuEngine::new(std::sync::Arc::new(weights), options).unwrap();
+        let engine = CpuEngine::new(std::sync::Arc::new(weights), options).unwrap();
+        let mut engine = ByHand::new(engine);
         let tokens: Vec<u32> = (0..150).map(|i| i * 37 % 512).collect();
-        let seq = engine.open(tokens.len()).unwrap();
-        let chunk = Chunk { seq, tokens: &tokens, want: Want::Logits };
-        match engine.step(&[chunk]).unwrap().pop() {
+        let seq = engine.open();
+        let piece = Piece { seq, tokens: &tokens, want: Want::Logits };
+        match engine.step(&[piece]).unwrap().pop() {
             Some(Output::Logits(logits)) => logits,
             other => panic!("{other:?}"),
         }

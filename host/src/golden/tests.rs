@@ -1,8 +1,9 @@
 //! An engine that knows its answers: what passes, what fails, what is refused.
 
 use super::*;
-use crate::engine::Limits;
+use crate::engine::{Chunk, Limits, Outcome, Ticket, Tokens};
 use crate::model::ModelConfig;
+use crate::pages::Geometry;
 
 const VOCAB: usize = 4;
 
@@ -11,7 +12,7 @@ struct Fixed {
     config: ModelConfig,
     limits: Limits,
     shift: f32,
-    open: usize,
+    answer: Vec<Outcome>,
 }
 
 impl Fixed {
@@ -20,8 +21,14 @@ impl Fixed {
         let mut config =
             crate::model::config::parse(&std::fs::read_to_string(path).unwrap()).unwrap();
         config.vocab_size = VOCAB;
-        let limits = Limits { max_sequences: 1, max_step_tokens: 2, max_positions: 16 };
-        Fixed { config, limits, shift, open: 0 }
+        let limits = Limits {
+            max_chunks: 1,
+            max_step_tokens: 2,
+            max_positions: 16,
+            max_in_flight: 1,
+            pages: Geometry { full: 3, windowed: 3, window: 128 },
+        };
+        Fixed { config, limits, shift, answer: Vec::new() }
     }
 
     fn logits(&self, token: u32) -> [f32; VOCAB] {
@@ -40,26 +47,20 @@ impl Engine for Fixed {
     fn describe(&self) -> String {
         "fixed".to_owned()
     }
-    fn open(&mut self, _: usize) -> Result<SeqId, EngineError> {
-        self.open += 1;
-        Ok(SeqId(7))
-    }
-    fn close(&mut self, seq: SeqId) {
-        assert_eq!(seq, SeqId(7));
-        self.open -= 1;
-    }
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
-        let [chunk] = chunks else {
+    fn submit(&mut self, chunks: &[Chunk<'_>]) -> Result<Ticket, EngineError> {
+        let [Chunk { tokens: Tokens::Known(tokens), want, .. }] = chunks else {
             return Err(EngineError::Invalid("one chunk at a time".to_owned()));
         };
-        assert!(chunk.tokens.len() <= self.limits.max_step_tokens);
-        Ok(vec![match chunk.want {
-            Want::Logits => {
-                Output::Logits(chunk.tokens.iter().flat_map(|&t| self.logits(t)).collect())
-            }
-            Want::Token(_) => Output::Token(argmax(&self.logits(chunk.tokens[0]))),
+        assert!(tokens.len() <= self.limits.max_step_tokens);
+        self.answer = vec![Ok(match want {
+            Want::Logits => Output::Logits(tokens.iter().flat_map(|&t| self.logits(t)).collect()),
+            Want::Token(_) => Output::Token(argmax(&self.logits(tokens[0]))),
             Want::Nothing => Output::Nothing,
-        }])
+        })];
+        Ok(Ticket::new(1))
+    }
+    fn wait(&mut self, _: Ticket) -> Result<Vec<Outcome>, EngineError> {
+        Ok(std::mem::take(&mut self.answer))
     }
 }
 
@@ -77,7 +78,6 @@ fn golden() -> Golden {
 fn report(golden: &Golden, engine: &mut Fixed, precision: Precision) -> (bool, String) {
     let mut text = Vec::new();
     let pass = run(golden, engine, precision, &mut text).unwrap();
-    assert_eq!(engine.open, 0, "the sequence was closed");
     (pass, String::from_utf8(text).unwrap())
 }
 

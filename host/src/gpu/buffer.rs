@@ -13,8 +13,8 @@ use std::ptr::NonNull;
 use bytemuck::Pod;
 
 use super::device::Device;
-use super::driver::DevicePtr;
 use super::error::GpuError;
+use super::hip_sys::{hipDeviceptr_t, hipHostMallocPortable};
 
 /// Device memory is at least this aligned: both drivers promise 256 bytes.
 pub const ALIGNMENT: usize = 256;
@@ -23,7 +23,7 @@ pub const ALIGNMENT: usize = 256;
 /// they free.
 pub struct DeviceBuffer<T> {
     device: Device,
-    ptr: DevicePtr,
+    ptr: hipDeviceptr_t,
     len: usize,
     of: PhantomData<T>,
 }
@@ -78,7 +78,7 @@ impl<T> DeviceBuffer<T> {
 impl<T> Drop for DeviceBuffer<T> {
     fn drop(&mut self) {
         // SAFETY: the buffer owns the allocation, and no view of it is left.
-        self.device.release("a buffer", || unsafe { self.device.driver().free(self.ptr) });
+        self.device.release("a buffer", || unsafe { self.device.driver().hipFree(self.ptr) });
     }
 }
 
@@ -86,7 +86,7 @@ impl<T> Drop for DeviceBuffer<T> {
 #[derive(Debug)]
 pub struct DeviceSlice<'a, T> {
     device: &'a Device,
-    ptr: DevicePtr,
+    ptr: hipDeviceptr_t,
     len: usize,
     of: PhantomData<&'a T>,
 }
@@ -191,15 +191,13 @@ unsafe impl<T: Sync> Sync for PinnedBuffer<T> {}
 impl<T: Pod> PinnedBuffer<T> {
     /// Allocates `len` zeroed elements, usable with every device of the driver.
     pub fn new(device: &Device, len: usize) -> Result<PinnedBuffer<T>, GpuError> {
-        /// `hipHostMallocPortable`, `CU_MEMHOSTALLOC_PORTABLE`.
-        const PORTABLE: u32 = 1;
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| {
             GpuError::Refused(format!("pinned {len} x {} bytes: too large", size_of::<T>()))
         })?;
         device.enter()?;
         let mut ptr: *mut c_void = std::ptr::null_mut();
         // SAFETY: `ptr` outlives the call.
-        unsafe { device.driver().host_malloc(&mut ptr, bytes.max(1), PORTABLE) }
+        unsafe { device.driver().hipHostMalloc(&mut ptr, bytes.max(1), hipHostMallocPortable) }
             .map_err(|fault| fault.asked(format!("{bytes} bytes of page-locked host memory")))?;
         let ptr = NonNull::new(ptr.cast::<T>()).ok_or_else(|| {
             GpuError::Refused("page-locked memory: the driver returned null".to_owned())
@@ -230,6 +228,6 @@ impl<T> Drop for PinnedBuffer<T> {
     fn drop(&mut self) {
         let ptr = self.ptr.as_ptr().cast::<c_void>();
         // SAFETY: the buffer owns the allocation; who copies asynchronously promised to wait.
-        self.device.release("pinned memory", || unsafe { self.device.driver().host_free(ptr) });
+        self.device.release("pinned memory", || unsafe { self.device.driver().hipHostFree(ptr) });
     }
 }

@@ -1,59 +1,16 @@
 //! A device and what it says about itself.
 
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
-use super::driver::{self, Api, Context, DevicePtr, Driver, Fault, text};
+use super::driver::{Api, Driver, Fault, text};
 use super::error::GpuError;
-
-/// Numbers of the integer properties: `hipDeviceAttribute_t`, `CUdevice_attribute`.
-struct Attributes {
-    clock_khz: c_int,
-    integrated: c_int,
-    l2_bytes: c_int,
-    max_threads: c_int,
-    max_threads_per_unit: c_int,
-    bus_bits: c_int,
-    memory_khz: c_int,
-    compute_units: c_int,
-    lds_bytes: c_int,
-    wave_size: c_int,
-    max_grid: [c_int; 3],
-}
-
-const HIP_ATTRIBUTES: Attributes = Attributes {
-    clock_khz: 5,
-    integrated: 16,
-    l2_bytes: 19,
-    max_threads: 56,
-    max_threads_per_unit: 57,
-    bus_bits: 59,
-    memory_khz: 60,
-    compute_units: 63,
-    lds_bytes: 74,
-    wave_size: 87,
-    max_grid: [29, 30, 31],
-};
-
-const CUDA_ATTRIBUTES: Attributes = Attributes {
-    clock_khz: 13,
-    integrated: 18,
-    l2_bytes: 38,
-    max_threads: 1,
-    max_threads_per_unit: 39,
-    bus_bits: 37,
-    memory_khz: 36,
-    compute_units: 16,
-    lds_bytes: 97, // the most a kernel may opt in to
-    wave_size: 10,
-    max_grid: [5, 6, 7],
-};
-
-/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`.
-const CUDA_CAPABILITY: [c_int; 2] = [75, 76];
+use super::hip_sys::{self, Attribute, CUcontext, hipDeviceptr_t, hipErrorOutOfMemory};
 
 /// What a device is; sizes in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -97,10 +54,18 @@ pub struct Device(Arc<Inner>);
 struct Inner {
     driver: &'static Driver,
     ordinal: c_int,
-    context: Context,
+    context: CUcontext,
     properties: Properties,
     /// The first error of a destructor, which cannot return it; the next call does.
     deferred: Mutex<Option<GpuError>>,
+    /// Whether there is one: every call asks, and few find one.
+    has_deferred: AtomicBool,
+}
+
+thread_local! {
+    /// Driver and ordinal of the device that this thread has made current. Nothing but
+    /// [`Device::enter`] does so in this program, and drivers remember it per thread.
+    static CURRENT: Cell<Option<(*const Driver, c_int)>> = const { Cell::new(None) };
 }
 
 impl PartialEq for Device {
@@ -140,11 +105,17 @@ impl Device {
         let opening = |fault: Fault| fault.asked(format!("opening device {index}"));
         let mut ordinal = 0;
         // SAFETY: `ordinal` outlives the call.
-        unsafe { driver.device_get(&mut ordinal, index as c_int) }.map_err(opening)?;
+        unsafe { driver.hipDeviceGet(&mut ordinal, index as c_int) }.map_err(opening)?;
         let context = driver.retain_context(ordinal).map_err(opening)?;
         let properties = Properties::read(driver, ordinal)?;
-        let deferred = Mutex::new(None);
-        Ok(Device(Arc::new(Inner { driver, ordinal, context, properties, deferred })))
+        Ok(Device(Arc::new(Inner {
+            driver,
+            ordinal,
+            context,
+            properties,
+            deferred: Mutex::new(None),
+            has_deferred: AtomicBool::new(false),
+        })))
     }
 
     /// What the device says about itself.
@@ -172,17 +143,15 @@ impl Device {
         self.enter()?;
         let (mut free, mut total) = (0usize, 0usize);
         // SAFETY: both outlive the call.
-        unsafe { self.driver().memory_info(&mut free, &mut total) }
+        unsafe { self.driver().hipMemGetInfo(&mut free, &mut total) }
             .map_err(|fault| fault.asked(format!("the free memory of {self}")))?;
         Ok((free as u64, total as u64))
     }
 
     /// Waits for everything on the device, and returns what failed since the last wait.
     pub fn synchronize(&self) -> Result<(), GpuError> {
-        self.enter()?;
         // SAFETY: no pointers.
-        unsafe { self.driver().device_synchronize() }
-            .map_err(|fault| fault.asked(format!("waiting for {self}")))
+        self.wait("everything", || unsafe { self.driver().hipDeviceSynchronize() })
     }
 
     /// Whether kernels here can reach `peer`'s memory, once [`Device::enable_peer`] has been
@@ -190,7 +159,7 @@ impl Device {
     pub fn can_access(&self, peer: &Device) -> Result<bool, GpuError> {
         let mut can = 0;
         // SAFETY: `can` outlives the call.
-        unsafe { self.driver().device_can_access_peer(&mut can, self.0.ordinal, peer.0.ordinal) }
+        unsafe { self.driver().hipDeviceCanAccessPeer(&mut can, self.0.ordinal, peer.0.ordinal) }
             .map_err(|fault| fault.asked(format!("whether {self} reaches {peer}")))?;
         Ok(can != 0)
     }
@@ -205,17 +174,44 @@ impl Device {
 
     /// Makes the device current for this thread, and returns an error that a destructor left.
     pub(crate) fn enter(&self) -> Result<(), GpuError> {
-        let deferred = self.0.deferred.lock().unwrap_or_else(|e| e.into_inner()).take();
-        if let Some(error) = deferred {
-            return Err(error);
-        }
+        self.deferred()?;
         self.make_current()
     }
 
+    /// Waits for `what` with `wait`, and only then returns an error that a destructor left: on an
+    /// error the caller drops the memory that what it waits for is using.
+    pub(crate) fn wait(
+        &self,
+        what: &str,
+        wait: impl FnOnce() -> Result<(), Fault>,
+    ) -> Result<(), GpuError> {
+        let current = self.make_current();
+        let waited = wait().map_err(|fault| fault.asked(format!("waiting for {what} on {self}")));
+        current.and(waited)?;
+        self.deferred()
+    }
+
+    /// The error that a destructor left, once.
+    fn deferred(&self) -> Result<(), GpuError> {
+        if !self.0.has_deferred.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut deferred = self.0.deferred.lock().unwrap_or_else(|e| e.into_inner());
+        self.0.has_deferred.store(false, Ordering::Release);
+        deferred.take().map_or(Ok(()), Err)
+    }
+
     fn make_current(&self) -> Result<(), GpuError> {
+        let this = Some((std::ptr::from_ref(self.0.driver), self.0.ordinal));
+        if CURRENT.get() == this {
+            return Ok(());
+        }
+        CURRENT.set(None);
         self.driver()
             .set_current(self.0.ordinal, self.0.context)
-            .map_err(|fault| fault.asked(format!("making {self} current")))
+            .map_err(|fault| fault.asked(format!("making {self} current")))?;
+        CURRENT.set(this);
+        Ok(())
     }
 
     /// Runs the release of an object; its failure is kept for the next call on the device.
@@ -226,17 +222,18 @@ impl Device {
         if let Err(error) = released {
             let mut deferred = self.0.deferred.lock().unwrap_or_else(|e| e.into_inner());
             deferred.get_or_insert(error);
+            self.0.has_deferred.store(true, Ordering::Release);
         }
     }
 
     /// Allocates device memory; [`GpuError::OutOfMemory`] when there is not enough.
-    pub(crate) fn allocate(&self, bytes: usize) -> Result<DevicePtr, GpuError> {
+    pub(crate) fn allocate(&self, bytes: usize) -> Result<hipDeviceptr_t, GpuError> {
         self.enter()?;
         let mut ptr = 0;
         // SAFETY: `ptr` outlives the call.
-        match unsafe { self.driver().malloc(&mut ptr, bytes) } {
+        match unsafe { self.driver().hipMalloc(&mut ptr, bytes) } {
             Ok(()) => Ok(ptr),
-            Err(fault) if fault.code() == Some(driver::OUT_OF_MEMORY) => {
+            Err(fault) if fault.code() == Some(hipErrorOutOfMemory) => {
                 let (free, total) = self.memory()?;
                 let device = self.to_string();
                 Err(GpuError::OutOfMemory { device, asked: bytes as u64, free, total })
@@ -246,7 +243,7 @@ impl Device {
     }
 
     /// An address here, as a copy between devices wants it.
-    pub(crate) fn locate(&self, ptr: DevicePtr) -> (DevicePtr, c_int, Context) {
+    pub(crate) fn locate(&self, ptr: hipDeviceptr_t) -> (hipDeviceptr_t, c_int, CUcontext) {
         (ptr, self.0.ordinal, self.0.context)
     }
 }
@@ -257,55 +254,66 @@ impl Properties {
         let attribute = |number: c_int| -> Result<c_int, Fault> {
             let mut value = 0;
             // SAFETY: `value` outlives the call.
-            unsafe { driver.device_attribute(&mut value, number, ordinal) }.map(|()| value)
+            unsafe { driver.hipDeviceGetAttribute(&mut value, number, ordinal) }.map(|()| value)
         };
-        let required = |number: c_int, what: &str| -> Result<u32, GpuError> {
+        let number = |of: Attribute| if driver.is_cuda() { of.cuda } else { of.hip };
+        let required_number = |number: c_int, what: &str| -> Result<u32, GpuError> {
             let value = attribute(number).map_err(|fault| fault.asked(asked(what)))?;
             Ok(value.max(0) as u32)
         };
+        let required = |of: Attribute, what: &str| required_number(number(of), what);
         // Zero means that the driver does not know.
-        let optional = |number: c_int| attribute(number).ok().filter(|&v| v > 0).map(|v| v as u32);
+        let known = |of| attribute(number(of)).ok().filter(|&v| v > 0);
+        let optional = |of| known(of).map(|v| v as u32);
 
-        let table = if driver.is_cuda() { CUDA_ATTRIBUTES } else { HIP_ATTRIBUTES };
         let arch_features = match driver.gcn_arch(ordinal) {
             Some(arch) => arch.map_err(|fault| fault.asked(asked("the chip")))?,
             None => {
-                let [major, minor] = CUDA_CAPABILITY;
-                let major = required(major, "compute capability")?;
-                format!("sm_{major}{}", required(minor, "compute capability")?)
+                let digits = |number| required_number(number, "compute capability");
+                let major = digits(hip_sys::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+                let minor = digits(hip_sys::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+                format!("sm_{major}{minor}")
             }
         };
         let mut name = [0u8; 256];
         // SAFETY: the buffer has the length given.
-        unsafe { driver.device_name(name.as_mut_ptr().cast(), name.len() as c_int, ordinal) }
+        unsafe { driver.hipDeviceGetName(name.as_mut_ptr().cast(), name.len() as c_int, ordinal) }
             .map_err(|fault| fault.asked(asked("the name")))?;
         let mut memory_bytes = 0;
         // SAFETY: `memory_bytes` outlives the call.
-        unsafe { driver.device_total_memory(&mut memory_bytes, ordinal) }
+        unsafe { driver.hipDeviceTotalMem(&mut memory_bytes, ordinal) }
             .map_err(|fault| fault.asked(asked("the memory")))?;
-        let memory_bandwidth = optional(table.memory_khz)
-            .zip(optional(table.bus_bits))
+        let memory_bandwidth = optional(hip_sys::hipDeviceAttributeMemoryClockRate)
+            .zip(optional(hip_sys::hipDeviceAttributeMemoryBusWidth))
             .map(|(khz, bits)| f64::from(khz) * 1e3 * 2.0 * f64::from(bits) / 8.0);
-        let [x, y, z] = table.max_grid;
         Ok(Properties {
             name: text(&name),
             arch: arch_features.split(':').next().unwrap_or_default().to_owned(),
             arch_features,
             memory_bytes: memory_bytes as u64,
-            compute_units: required(table.compute_units, "compute units")?,
-            wave_size: required(table.wave_size, "wave size")?,
-            lds_bytes: required(table.lds_bytes, "workgroup memory")?,
-            max_workgroup: required(table.max_threads, "largest workgroup")?,
-            max_threads_per_unit: optional(table.max_threads_per_unit),
+            compute_units: required(
+                hip_sys::hipDeviceAttributeMultiprocessorCount,
+                "compute units",
+            )?,
+            wave_size: required(hip_sys::hipDeviceAttributeWarpSize, "wave size")?,
+            lds_bytes: required(
+                hip_sys::hipDeviceAttributeMaxSharedMemoryPerBlock,
+                "workgroup memory",
+            )?,
+            max_workgroup: required(
+                hip_sys::hipDeviceAttributeMaxThreadsPerBlock,
+                "largest workgroup",
+            )?,
+            max_threads_per_unit: optional(hip_sys::hipDeviceAttributeMaxThreadsPerMultiProcessor),
             max_grid: [
-                required(x, "largest grid")?,
-                required(y, "largest grid")?,
-                required(z, "largest grid")?,
+                required(hip_sys::hipDeviceAttributeMaxGridDimX, "largest grid")?,
+                required(hip_sys::hipDeviceAttributeMaxGridDimY, "largest grid")?,
+                required(hip_sys::hipDeviceAttributeMaxGridDimZ, "largest grid")?,
             ],
-            l2_bytes: optional(table.l2_bytes).map(u64::from),
-            clock_khz: optional(table.clock_khz),
+            l2_bytes: optional(hip_sys::hipDeviceAttributeL2CacheSize).map(u64::from),
+            clock_khz: optional(hip_sys::hipDeviceAttributeClockRate),
             memory_bandwidth,
-            integrated: attribute(table.integrated).is_ok_and(|v| v != 0),
+            integrated: known(hip_sys::hipDeviceAttributeIntegrated).is_some(),
         })
     }
 }

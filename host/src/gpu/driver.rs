@@ -4,7 +4,6 @@
 //! destruction we could promise.
 
 mod library;
-mod table;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
@@ -12,28 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 
 use super::error::GpuError;
-pub(crate) use table::{
-    Context, DevicePtr, EventHandle, FunctionHandle, GraphExecHandle, GraphHandle, ModuleHandle,
-    StreamHandle,
-};
-use table::{ExtendedLaunch, LaunchAttribute};
-
-/// `hipSuccess`, `CUDA_SUCCESS`.
-const SUCCESS: c_int = 0;
-/// `hipErrorOutOfMemory`, `CUDA_ERROR_OUT_OF_MEMORY`.
-pub(crate) const OUT_OF_MEMORY: c_int = 2;
-/// `hipErrorNoDevice`, `CUDA_ERROR_NO_DEVICE`.
-const NO_DEVICE: c_int = 100;
-/// `hipErrorNotFound`, `CUDA_ERROR_NOT_FOUND`.
-pub(crate) const NOT_FOUND: c_int = 500;
-/// `hipErrorNotReady`, `CUDA_ERROR_NOT_READY`: an answer, not a failure.
-pub(crate) const NOT_READY: c_int = 600;
-/// `hipErrorPeerAccessAlreadyEnabled`, `CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED`.
-const PEER_ACCESS_ALREADY_ENABLED: c_int = 704;
-/// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
-const MAX_DYNAMIC_SHARED: c_int = 8;
-/// `CU_JIT_ERROR_LOG_BUFFER` and the size of it.
-const JIT_ERROR_LOG: [c_int; 2] = [5, 6];
+use super::hip_sys::*;
 
 /// The runtimes this engine can drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,15 +45,15 @@ pub struct Virtual {
 
 /// What the two APIs have each in their own shape.
 enum Own {
-    Hip(table::Hip),
-    Cuda(table::Cuda),
+    Hip(HipFunctions),
+    Cuda(CudaFunctions),
 }
 
 /// A loaded and started driver.
 pub struct Driver {
     api: Api,
     library: PathBuf,
-    shared: table::Shared,
+    functions: Functions,
     own: Own,
 }
 
@@ -168,11 +146,11 @@ impl Driver {
     ) -> &'static Driver {
         let cuda = api == Api::Cuda;
         let own = match cuda {
-            true => Own::Cuda(table::Cuda::load(lookup)),
-            false => Own::Hip(table::Hip::load(lookup)),
+            true => Own::Cuda(CudaFunctions::load(lookup)),
+            false => Own::Hip(HipFunctions::load(lookup)),
         };
-        let shared = table::Shared::load(lookup, cuda);
-        Box::leak(Box::new(Driver { api, library, shared, own }))
+        let functions = Functions::load(lookup, cuda);
+        Box::leak(Box::new(Driver { api, library, functions, own }))
     }
 
     /// Which API this is.
@@ -182,6 +160,10 @@ impl Driver {
 
     pub(super) fn is_cuda(&self) -> bool {
         self.api == Api::Cuda
+    }
+
+    pub(super) fn functions(&self) -> &Functions {
+        &self.functions
     }
 
     /// Library and version in one phrase.
@@ -197,12 +179,12 @@ impl Driver {
         let counted = self.start().and_then(|()| {
             let mut count = 0;
             // SAFETY: `count` outlives the call.
-            unsafe { self.raw_device_count(&mut count) }.map(|()| count)
+            unsafe { self.hipGetDeviceCount(&mut count) }.map(|()| count)
         });
         match counted {
             Ok(count) if count > 0 => Ok(count as usize),
             Ok(_) => Err(GpuError::NoDevice { driver: self.describe(), reason: "0 devices" }),
-            Err(fault) if fault.code == Some(NO_DEVICE) => Err(GpuError::NoDevice {
+            Err(fault) if fault.code == Some(hipErrorNoDevice) => Err(GpuError::NoDevice {
                 driver: self.describe(),
                 reason: "no device is detected: error 100",
             }),
@@ -212,14 +194,14 @@ impl Driver {
 
     fn start(&'static self) -> Result<(), Fault> {
         let Own::Cuda(cuda) = &self.own else { return Ok(()) };
-        let f = cuda.init.ok_or_else(|| self.missing("cuInit"))?;
+        let f = cuda.cuInit.ok_or_else(|| self.missing("cuInit"))?;
         // SAFETY: no pointers.
         self.check("cuInit", unsafe { f(0) })
     }
 
     /// `Ok` for success, else the fault.
     pub(super) fn check(&'static self, call: &'static str, code: c_int) -> Result<(), Fault> {
-        if code == SUCCESS {
+        if code == hipSuccess {
             return Ok(());
         }
         Err(Fault { driver: self, call, code: Some(code) })
@@ -234,16 +216,16 @@ impl Driver {
     pub(crate) fn set_current(
         &'static self,
         ordinal: c_int,
-        context: Context,
+        context: CUcontext,
     ) -> Result<(), Fault> {
         match &self.own {
             Own::Hip(hip) => {
-                let f = hip.set_device.ok_or_else(|| self.missing("hipSetDevice"))?;
+                let f = hip.hipSetDevice.ok_or_else(|| self.missing("hipSetDevice"))?;
                 // SAFETY: no pointers.
                 self.check("hipSetDevice", unsafe { f(ordinal) })
             }
             Own::Cuda(cuda) => {
-                let f = cuda.set_current.ok_or_else(|| self.missing("cuCtxSetCurrent"))?;
+                let f = cuda.cuCtxSetCurrent.ok_or_else(|| self.missing("cuCtxSetCurrent"))?;
                 // SAFETY: `context` is the retained primary context of a device, never released.
                 self.check("cuCtxSetCurrent", unsafe { f(context) })
             }
@@ -251,11 +233,11 @@ impl Driver {
     }
 
     /// The primary context of a CUDA device; null on HIP, which has none.
-    pub(crate) fn retain_context(&'static self, ordinal: c_int) -> Result<Context, Fault> {
-        let Own::Cuda(cuda) = &self.own else { return Ok(Context::NULL) };
+    pub(crate) fn retain_context(&'static self, ordinal: c_int) -> Result<CUcontext, Fault> {
+        let Own::Cuda(cuda) = &self.own else { return Ok(CUcontext::NULL) };
         let call = "cuDevicePrimaryCtxRetain";
-        let f = cuda.primary_retain.ok_or_else(|| self.missing(call))?;
-        let mut context = Context::NULL;
+        let f = cuda.cuDevicePrimaryCtxRetain.ok_or_else(|| self.missing(call))?;
+        let mut context = CUcontext::NULL;
         // SAFETY: `context` outlives the call.
         self.check(call, unsafe { f(&mut context, ordinal) })?;
         Ok(context)
@@ -270,22 +252,23 @@ impl Driver {
     pub(crate) unsafe fn load_module(
         &'static self,
         image: &[u8],
-    ) -> Result<ModuleHandle, (Fault, String)> {
-        let mut module = ModuleHandle::NULL;
+    ) -> Result<hipModule_t, (Fault, String)> {
+        let mut module = hipModule_t::NULL;
         let image = image.as_ptr().cast::<c_void>();
         match &self.own {
             Own::Hip(hip) => {
                 let call = "hipModuleLoadData";
-                let f = hip.module_load.ok_or_else(|| (self.missing(call), String::new()))?;
+                let f = hip.hipModuleLoadData.ok_or_else(|| (self.missing(call), String::new()))?;
                 // SAFETY: `module` outlives the call; the caller vouches for the image.
                 let code = unsafe { f(&mut module, image) };
                 self.check(call, code).map_err(|fault| (fault, String::new()))?;
             }
             Own::Cuda(cuda) => {
                 let call = "cuModuleLoadDataEx";
-                let f = cuda.module_load.ok_or_else(|| (self.missing(call), String::new()))?;
+                let f =
+                    cuda.cuModuleLoadDataEx.ok_or_else(|| (self.missing(call), String::new()))?;
                 let mut log = vec![0u8; 16 << 10];
-                let mut options = JIT_ERROR_LOG;
+                let mut options = [CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
                 // An option's value travels in the pointer itself.
                 let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
                 // SAFETY: two options with two values; `log` has the size given and outlives the
@@ -305,14 +288,16 @@ impl Driver {
     /// HIP, where the launch alone says it.
     pub(crate) fn allow_dynamic_lds(
         &'static self,
-        function: FunctionHandle,
+        function: hipFunction_t,
         bytes: u32,
     ) -> Result<(), Fault> {
         let Own::Cuda(cuda) = &self.own else { return Ok(()) };
         let call = "cuFuncSetAttribute";
-        let f = cuda.function_set_attribute.ok_or_else(|| self.missing(call))?;
+        let f = cuda.cuFuncSetAttribute.ok_or_else(|| self.missing(call))?;
         // SAFETY: `function` belongs to a loaded module.
-        self.check(call, unsafe { f(function, MAX_DYNAMIC_SHARED, bytes as c_int) })
+        self.check(call, unsafe {
+            f(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes as c_int)
+        })
     }
 
     /// Launches a kernel that may begin before the one launched before it has ended; `None` where
@@ -320,19 +305,19 @@ impl Driver {
     ///
     /// # Safety
     ///
-    /// As for `launch_kernel`, and the kernel itself waits for what it reads.
+    /// As for `hipModuleLaunchKernel`, and the kernel itself waits for what it reads.
     pub(crate) unsafe fn launch_overlapping(
         &'static self,
-        function: FunctionHandle,
+        function: hipFunction_t,
         [grid, workgroup]: [[u32; 3]; 2],
         lds_bytes: u32,
-        stream: StreamHandle,
+        stream: hipStream_t,
         params: *mut *mut c_void,
     ) -> Option<Result<(), Fault>> {
         let Own::Cuda(cuda) = &self.own else { return None };
-        let f = cuda.launch_kernel_ex?;
-        let attributes = [LaunchAttribute::MAY_OVERLAP];
-        let launch = ExtendedLaunch {
+        let f = cuda.cuLaunchKernelEx?;
+        let attributes = [CUlaunchAttribute::PROGRAMMATIC_STREAM_SERIALIZATION];
+        let launch = CUlaunchConfig {
             grid,
             workgroup,
             lds_bytes,
@@ -352,21 +337,21 @@ impl Driver {
     /// Both addresses hold `bytes` on their device until the stream has done the copy.
     pub(crate) unsafe fn memcpy_peer(
         &'static self,
-        dst: (DevicePtr, c_int, Context),
-        src: (DevicePtr, c_int, Context),
+        dst: (hipDeviceptr_t, c_int, CUcontext),
+        src: (hipDeviceptr_t, c_int, CUcontext),
         bytes: usize,
-        stream: StreamHandle,
+        stream: hipStream_t,
     ) -> Result<(), Fault> {
         match &self.own {
             Own::Hip(hip) => {
                 let call = "hipMemcpyPeerAsync";
-                let f = hip.memcpy_peer_async.ok_or_else(|| self.missing(call))?;
+                let f = hip.hipMemcpyPeerAsync.ok_or_else(|| self.missing(call))?;
                 // SAFETY: the caller's promise.
                 self.check(call, unsafe { f(dst.0, dst.1, src.0, src.1, bytes, stream) })
             }
             Own::Cuda(cuda) => {
                 let call = "cuMemcpyPeerAsync";
-                let f = cuda.memcpy_peer_async.ok_or_else(|| self.missing(call))?;
+                let f = cuda.cuMemcpyPeerAsync.ok_or_else(|| self.missing(call))?;
                 // SAFETY: the caller's promise.
                 self.check(call, unsafe { f(dst.0, dst.2, src.0, src.2, bytes, stream) })
             }
@@ -374,22 +359,22 @@ impl Driver {
     }
 
     /// Lets kernels on the current device reach `peer`'s memory; doing it twice is no error.
-    pub(crate) fn enable_peer(&'static self, peer: c_int, context: Context) -> Result<(), Fault> {
+    pub(crate) fn enable_peer(&'static self, peer: c_int, context: CUcontext) -> Result<(), Fault> {
         let (call, code) = match &self.own {
             Own::Hip(hip) => {
                 let call = "hipDeviceEnablePeerAccess";
-                let f = hip.enable_peer_access.ok_or_else(|| self.missing(call))?;
+                let f = hip.hipDeviceEnablePeerAccess.ok_or_else(|| self.missing(call))?;
                 // SAFETY: no pointers.
                 (call, unsafe { f(peer, 0) })
             }
             Own::Cuda(cuda) => {
                 let call = "cuCtxEnablePeerAccess";
-                let f = cuda.enable_peer_access.ok_or_else(|| self.missing(call))?;
+                let f = cuda.cuCtxEnablePeerAccess.ok_or_else(|| self.missing(call))?;
                 // SAFETY: a retained primary context.
                 (call, unsafe { f(context, 0) })
             }
         };
-        if code == PEER_ACCESS_ALREADY_ENABLED {
+        if code == hipErrorPeerAccessAlreadyEnabled {
             return Ok(());
         }
         self.check(call, code)
@@ -403,7 +388,8 @@ impl Driver {
         const OFFSET_LEGACY: usize = 396;
         const ARCH_BYTES: usize = 256;
         let Own::Hip(hip) = &self.own else { return None };
-        let (call, f, offset) = match (hip.properties_r0600, hip.properties) {
+        let (call, f, offset) = match (hip.hipGetDevicePropertiesR0600, hip.hipGetDeviceProperties)
+        {
             (Some(f), _) => ("hipGetDevicePropertiesR0600", f, OFFSET_R0600),
             (None, Some(f)) => ("hipGetDeviceProperties", f, OFFSET_LEGACY),
             (None, None) => return Some(Err(self.missing("hipGetDevicePropertiesR0600"))),
@@ -431,20 +417,21 @@ impl Driver {
         match &self.own {
             Own::Hip(hip) => {
                 // SAFETY: no pointers go in.
-                let name = hip.error_name.map_or_else(unknown, |f| read(unsafe { f(code) }));
+                let name = hip.hipGetErrorName.map_or_else(unknown, |f| read(unsafe { f(code) }));
                 // SAFETY: no pointers go in.
-                let meaning = hip.error_string.map_or_else(unknown, |f| read(unsafe { f(code) }));
+                let meaning =
+                    hip.hipGetErrorString.map_or_else(unknown, |f| read(unsafe { f(code) }));
                 (name, meaning)
             }
             Own::Cuda(cuda) => {
-                let ask = |f: Option<table::CudaText>| {
+                let ask = |f: Option<CudaText>| {
                     let Some(f) = f else { return unknown() };
                     let mut at = std::ptr::null();
                     // SAFETY: `at` outlives the call; a code CUDA does not know leaves it null.
                     let _ = unsafe { f(code, &mut at) };
                     read(at)
                 };
-                (ask(cuda.error_name), ask(cuda.error_string))
+                (ask(cuda.cuGetErrorName), ask(cuda.cuGetErrorString))
             }
         }
     }
@@ -454,9 +441,11 @@ impl Driver {
         let mut version = 0;
         match &self.own {
             Own::Hip(hip) => {
-                let Some(f) = hip.runtime_version else { return "of unknown version".to_owned() };
+                let Some(f) = hip.hipRuntimeGetVersion else {
+                    return "of unknown version".to_owned();
+                };
                 // SAFETY: `version` outlives the call.
-                if unsafe { f(&mut version) } != SUCCESS {
+                if unsafe { f(&mut version) } != hipSuccess {
                     return "of unknown version".to_owned();
                 }
                 let (major, rest) = (version / 10_000_000, version % 10_000_000);
@@ -464,7 +453,7 @@ impl Driver {
             }
             Own::Cuda(_) => {
                 // SAFETY: `version` outlives the call.
-                match unsafe { self.driver_version(&mut version) } {
+                match unsafe { self.hipDriverGetVersion(&mut version) } {
                     Ok(()) => format!("{}.{}", version / 1000, version % 1000 / 10),
                     Err(_) => "of unknown version".to_owned(),
                 }

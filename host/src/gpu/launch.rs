@@ -12,11 +12,10 @@ pub mod linear;
 pub mod moe;
 pub mod rows;
 
-use std::collections::HashMap;
-
+use half::bf16;
 use shared::block::Family;
 use shared::kernels;
-use shared::launch::{self, DevPtr, KernelArgs, Type};
+use shared::launch::{self, DevPtr, KernelArgs, Scalar, Type};
 
 use super::buffer::DeviceSlice;
 use super::device::Device;
@@ -35,7 +34,8 @@ struct Packed([u8; MAX_PACKED]);
 pub struct Kernels {
     device: Device,
     family: Family,
-    by_name: HashMap<&'static str, Kernel>,
+    /// In the order of the table.
+    loaded: Box<[Kernel]>,
 }
 
 impl Kernels {
@@ -47,10 +47,9 @@ impl Kernels {
             GpuError::Refused(format!("{chip}: no kernels for this chip's family"))
         })?;
         let module = Module::load(device, name, image)?;
-        let by_name = kernels::all()
-            .map(|kernel| Ok((kernel.name, module.kernel(kernel.name)?)))
-            .collect::<Result<_, GpuError>>()?;
-        Ok(Kernels { device: device.clone(), family, by_name })
+        let loaded = kernels::all().map(|kernel| module.kernel(kernel.name));
+        let loaded = loaded.collect::<Result<_, GpuError>>()?;
+        Ok(Kernels { device: device.clone(), family, loaded })
     }
 
     /// Where they run.
@@ -70,8 +69,8 @@ impl Kernels {
 
     /// A kernel of the table, for its resources and occupancy.
     pub fn kernel(&self, kernel: &launch::Kernel) -> Result<&Kernel, GpuError> {
-        self.by_name
-            .get(kernel.name)
+        kernels::index(kernel)
+            .map(|index| &self.loaded[index])
             .ok_or_else(|| GpuError::Refused(format!("{}: not a kernel of the table", kernel.name)))
     }
 
@@ -103,7 +102,9 @@ impl Kernels {
         args: &A,
         optional: &[&str],
     ) -> Result<(), GpuError> {
-        let kernel = self.kernel(A::KERNEL)?;
+        // Its place is known at compile time, and so is a kernel that is not of the table.
+        let index = const { kernels::index(A::KERNEL).expect("a kernel of the table") };
+        let kernel = &self.loaded[index];
         let bytes = A::KERNEL.args_bytes();
         let mut packed = Packed([0; MAX_PACKED]);
         let Some(packed) = packed.0.get_mut(..bytes) else {
@@ -149,9 +150,25 @@ fn check_pointers(
     Ok(())
 }
 
-impl<T> DeviceSlice<'_, T> {
+/// An element that kernels take, and what the table of kernels calls it.
+pub trait Argument {
+    /// The scalar in the table.
+    type Scalar: Scalar;
+}
+
+macro_rules! arguments {
+    ($($ty:ty => $scalar:ty),*) => {$(
+        impl Argument for $ty {
+            type Scalar = $scalar;
+        }
+    )*};
+}
+// The table has no type of two bytes but their bits.
+arguments!(u8 => u8, u32 => u32, i32 => i32, u64 => u64, f32 => f32, bf16 => u16);
+
+impl<T: Argument> DeviceSlice<'_, T> {
     /// Its address as a kernel argument.
-    pub fn ptr(self) -> DevPtr<T> {
+    pub fn ptr(self) -> DevPtr<T::Scalar> {
         DevPtr::new(self.address())
     }
 }
@@ -204,12 +221,12 @@ impl<'a> Check<'a> {
     }
 
     /// A view of `shape` elements on the launch's device.
-    pub(crate) fn view<T>(
+    pub(crate) fn view<T: Argument>(
         &self,
         name: &str,
         view: DeviceSlice<'_, T>,
         shape: &[usize],
-    ) -> Result<DevPtr<T>, GpuError> {
+    ) -> Result<DevPtr<T::Scalar>, GpuError> {
         let wanted = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
         if wanted != Some(view.len()) {
             return Err(
@@ -227,13 +244,13 @@ impl<'a> Check<'a> {
     }
 
     /// As [`Check::view`], for a kernel that reads `bytes` at a time.
-    pub(crate) fn aligned<T>(
+    pub(crate) fn aligned<T: Argument>(
         &self,
         name: &str,
         view: DeviceSlice<'_, T>,
         shape: &[usize],
         bytes: u64,
-    ) -> Result<DevPtr<T>, GpuError> {
+    ) -> Result<DevPtr<T::Scalar>, GpuError> {
         let ptr = self.view(name, view, shape)?;
         if !ptr.address().is_multiple_of(bytes) {
             return Err(self.refuse(format!(

@@ -5,20 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::device::Device;
-use super::driver::{self, Api, Fault, FunctionHandle, ModuleHandle};
+use super::driver::{Api, Fault};
 use super::error::GpuError;
+use super::hip_sys::{self, hipErrorNotFound, hipFunction_t, hipModule_t};
 use super::stream::Stream;
 
 /// Workgroup memory that CUDA gives any launch; more must be asked for per kernel.
 const LDS_WITHOUT_ASKING: u32 = 48 << 10;
-
-/// `hipFunction_attribute` and `CUfunction_attribute`, which agree.
-mod attribute {
-    pub const MAX_THREADS: i32 = 0;
-    pub const STATIC_LDS: i32 = 1;
-    pub const SCRATCH: i32 = 3;
-    pub const REGISTERS: i32 = 4;
-}
 
 /// A code object, cubin or PTX, loaded on one device; clones are the same module.
 #[derive(Clone)]
@@ -26,7 +19,7 @@ pub struct Module(Arc<Inner>);
 
 struct Inner {
     device: Device,
-    handle: ModuleHandle,
+    handle: hipModule_t,
     name: String,
 }
 
@@ -64,26 +57,26 @@ impl Module {
         device.enter()?;
         let missing = || GpuError::NoKernel { module: module.clone(), kernel: name.to_owned() };
         let symbol = CString::new(name).map_err(|_| missing())?;
-        let mut function = FunctionHandle::NULL;
+        let mut function = hipFunction_t::NULL;
         // SAFETY: `function` outlives the call, the module is live, the name ends in a zero byte.
-        unsafe { device.driver().module_get_function(&mut function, *handle, symbol.as_ptr()) }
+        unsafe { device.driver().hipModuleGetFunction(&mut function, *handle, symbol.as_ptr()) }
             .map_err(|fault| match fault.code() {
-                Some(driver::NOT_FOUND) => missing(),
+                Some(code) if code == hipErrorNotFound => missing(),
                 _ => fault.asked(format!("kernel {name} of {module}")),
             })?;
         let attribute = |number: i32| {
             let mut value = 0;
             // SAFETY: `value` outlives the call and the function is live.
-            unsafe { device.driver().function_attribute(&mut value, number, function) }
+            unsafe { device.driver().hipFuncGetAttribute(&mut value, number, function) }
                 .map_err(|fault| fault.asked(format!("attribute {number} of kernel {name}")))?;
             Ok(value.max(0) as u32)
         };
         // Asking also makes CUDA, which loads lazily, load the kernel before a recording needs it.
         let resources = Resources {
-            max_workgroup: attribute(attribute::MAX_THREADS)?,
-            static_lds_bytes: attribute(attribute::STATIC_LDS)?,
-            scratch_bytes: attribute(attribute::SCRATCH)?,
-            registers: attribute(attribute::REGISTERS)?,
+            max_workgroup: attribute(hip_sys::HIP_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
+            static_lds_bytes: attribute(hip_sys::HIP_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
+            scratch_bytes: attribute(hip_sys::HIP_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+            registers: attribute(hip_sys::HIP_FUNC_ATTRIBUTE_NUM_REGS)?,
         };
         Ok(Kernel {
             module: self.clone(),
@@ -99,7 +92,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let driver = self.device.driver();
         // SAFETY: the module is live and no kernel of it is left.
-        self.device.release("a module", || unsafe { driver.module_unload(self.handle) });
+        self.device.release("a module", || unsafe { driver.hipModuleUnload(self.handle) });
     }
 }
 
@@ -135,7 +128,7 @@ pub struct LaunchConfig {
 pub struct Kernel {
     module: Module,
     name: String,
-    function: FunctionHandle,
+    function: hipFunction_t,
     resources: Resources,
     /// Launch-sized workgroup memory that the driver has been told of.
     lds_allowed: Arc<AtomicU32>,
@@ -163,8 +156,15 @@ impl Kernel {
         self.allow_lds(lds_bytes)?;
         let (driver, mut groups) = (self.device().driver(), 0);
         // SAFETY: `groups` outlives the call and the function is live.
-        unsafe { driver.occupancy(&mut groups, self.function, threads as i32, lds_bytes as usize) }
-            .map_err(|fault| fault.asked(format!("{} with {threads} threads", self.name)))?;
+        unsafe {
+            driver.hipModuleOccupancyMaxActiveBlocksPerMultiprocessor(
+                &mut groups,
+                self.function,
+                threads as i32,
+                lds_bytes as usize,
+            )
+        }
+        .map_err(|fault| fault.asked(format!("{} with {threads} threads", self.name)))?;
         Ok(groups.max(0) as u32)
     }
 
@@ -220,7 +220,19 @@ impl Kernel {
             let ([gx, gy, gz], [bx, by, bz]) = (grid, workgroup);
             let (lds, none) = (config.lds_bytes, std::ptr::null_mut());
             driver
-                .launch_kernel(self.function, gx, gy, gz, bx, by, bz, lds, stream, params, none)
+                .hipModuleLaunchKernel(
+                    self.function,
+                    gx,
+                    gy,
+                    gz,
+                    bx,
+                    by,
+                    bz,
+                    lds,
+                    stream,
+                    params,
+                    none,
+                )
                 .map_err(asked)
         }
     }

@@ -1,66 +1,65 @@
 //! Streams: queues of work that run in order, and events that mark points in them.
 
+use std::sync::Arc;
+
 use bytemuck::Pod;
 
 use super::buffer::{DeviceBuffer, DeviceSlice};
 use super::device::Device;
-use super::driver::{self, EventHandle, StreamHandle};
 use super::error::GpuError;
-use super::graph::Graph;
+use super::hip_sys::{
+    hipErrorNotReady, hipEvent_t, hipEventDisableTiming, hipStream_t, hipStreamNonBlocking,
+};
 
-/// `hipStreamNonBlocking`, `CU_STREAM_NON_BLOCKING`: no implicit order with the default stream.
-const NON_BLOCKING: u32 = 1;
-/// `hipEventDisableTiming`, `CU_EVENT_DISABLE_TIMING`.
-const DISABLE_TIMING: u32 = 2;
-/// `hipStreamCaptureModeThreadLocal`, `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: other threads may
-/// allocate while this one records.
-const CAPTURE_THREAD_LOCAL: i32 = 1;
+/// A queue of work on one device; work on it runs in the order it was queued. Clones are the same
+/// stream.
+#[derive(Clone)]
+pub struct Stream(Arc<Inner>);
 
-/// A queue of work on one device; work on it runs in the order it was queued.
-pub struct Stream {
+struct Inner {
     device: Device,
-    handle: StreamHandle,
+    handle: hipStream_t,
 }
 
 impl Stream {
     /// Creates a stream.
     pub fn new(device: &Device) -> Result<Stream, GpuError> {
         device.enter()?;
-        let mut handle = StreamHandle::NULL;
+        let mut handle = hipStream_t::NULL;
         // SAFETY: `handle` outlives the call.
-        unsafe { device.driver().stream_create(&mut handle, NON_BLOCKING) }
+        unsafe { device.driver().hipStreamCreateWithFlags(&mut handle, hipStreamNonBlocking) }
             .map_err(|fault| fault.asked(format!("a stream on {device}")))?;
-        Ok(Stream { device: device.clone(), handle })
+        Ok(Stream(Arc::new(Inner { device: device.clone(), handle })))
     }
 
     /// Where it runs.
     pub fn device(&self) -> &Device {
-        &self.device
+        &self.0.device
     }
 
-    pub(crate) fn handle(&self) -> StreamHandle {
-        self.handle
+    pub(crate) fn handle(&self) -> hipStream_t {
+        self.0.handle
     }
 
     /// The driver's handle, for libraries that take one.
     pub fn as_ptr(&self) -> *mut std::ffi::c_void {
-        self.handle.as_ptr()
+        self.0.handle.as_ptr()
     }
 
-    /// Waits for everything queued so far. An error may come from any of it.
+    /// Waits for everything queued so far. An error may come from any of it, or from a destructor;
+    /// either way the work has ended, unless the device has failed.
     pub fn synchronize(&self) -> Result<(), GpuError> {
-        self.device.enter()?;
+        let Inner { device, handle } = &*self.0;
         // SAFETY: the stream is live.
-        unsafe { self.device.driver().stream_synchronize(self.handle) }
-            .map_err(|fault| fault.asked(format!("waiting for a stream of {}", self.device)))
+        device.wait("a stream", || unsafe { device.driver().hipStreamSynchronize(*handle) })
     }
 
     /// Makes later work here wait until the work before `event` is done, on whichever device.
     pub fn wait(&self, event: &Event) -> Result<(), GpuError> {
-        self.device.enter()?;
+        self.0.device.enter()?;
         // SAFETY: stream and event are live.
-        unsafe { self.device.driver().stream_wait_event(self.handle, event.handle, 0) }
-            .map_err(|fault| fault.asked(format!("a stream of {} on an event", self.device)))
+        unsafe { self.0.device.driver().hipStreamWaitEvent(self.0.handle, event.handle, 0) }
+            .map_err(|fault| fault.asked(format!("a stream of {} on an event", self.0.device)))
     }
 
     /// Copies to the device and waits until it is done.
@@ -79,7 +78,7 @@ impl Stream {
 
     /// A new buffer with the content of `src`.
     pub fn buffer_from<T: Pod>(&self, src: &[T]) -> Result<DeviceBuffer<T>, GpuError> {
-        let buffer = DeviceBuffer::new(&self.device, src.len())?;
+        let buffer = DeviceBuffer::new(&self.0.device, src.len())?;
         self.upload(buffer.view(), src)?;
         Ok(buffer)
     }
@@ -103,17 +102,19 @@ impl Stream {
         src: &[T],
     ) -> Result<(), GpuError> {
         self.same_length("upload", src.len(), dst.len())?;
+        self.here("upload", dst)?;
         if src.is_empty() {
             return Ok(());
         }
-        self.device.enter()?;
+        self.0.device.enter()?;
         let bytes = dst.bytes();
-        // SAFETY: both sides hold `bytes`, the host's by the caller's promise until then.
+        // SAFETY: both sides hold `bytes`: the host's until then by the caller's promise, the
+        // device's because freeing it waits for this device.
         unsafe {
             let src = src.as_ptr().cast();
-            self.device.driver().memcpy_htod_async(dst.address(), src, bytes, self.handle)
+            self.0.device.driver().hipMemcpyHtoDAsync(dst.address(), src, bytes, self.0.handle)
         }
-        .map_err(|fault| fault.asked(format!("{bytes} bytes to {}", self.device)))
+        .map_err(|fault| fault.asked(format!("{bytes} bytes to {}", self.0.device)))
     }
 
     /// Queues a copy to the host. It runs beside other work only into a
@@ -128,21 +129,48 @@ impl Stream {
         src: DeviceSlice<'_, T>,
     ) -> Result<(), GpuError> {
         self.same_length("download", src.len(), dst.len())?;
+        self.here("download", src)?;
         if dst.is_empty() {
             return Ok(());
         }
-        self.device.enter()?;
+        self.0.device.enter()?;
         let bytes = src.bytes();
-        // SAFETY: both sides hold `bytes`, the host's by the caller's promise until then.
+        // SAFETY: both sides hold `bytes`: the host's until then by the caller's promise, the
+        // device's because freeing it waits for this device.
         unsafe {
             let dst = dst.as_mut_ptr().cast();
-            self.device.driver().memcpy_dtoh_async(dst, src.address(), bytes, self.handle)
+            self.0.device.driver().hipMemcpyDtoHAsync(dst, src.address(), bytes, self.0.handle)
         }
-        .map_err(|fault| fault.asked(format!("{bytes} bytes from {}", self.device)))
+        .map_err(|fault| fault.asked(format!("{bytes} bytes from {}", self.0.device)))
     }
 
-    /// Queues a copy within the device, or from another device of the same driver.
+    /// Queues a copy within the device.
     pub fn copy<T: Pod>(
+        &self,
+        dst: DeviceSlice<'_, T>,
+        src: DeviceSlice<'_, T>,
+    ) -> Result<(), GpuError> {
+        self.same_length("copy", src.len(), dst.len())?;
+        self.here("copy", dst)?;
+        self.here("copy", src)?;
+        if dst.is_empty() {
+            return Ok(());
+        }
+        self.0.device.enter()?;
+        let (driver, bytes) = (self.0.device.driver(), dst.bytes());
+        // SAFETY: both views hold `bytes` here, and freeing memory of this device waits for its
+        // pending work.
+        unsafe { driver.hipMemcpyDtoDAsync(dst.address(), src.address(), bytes, self.0.handle) }
+            .map_err(|fault| fault.asked(format!("{bytes} bytes within {}", self.0.device)))
+    }
+
+    /// Queues a copy between two devices of this stream's driver.
+    ///
+    /// # Safety
+    ///
+    /// Both buffers live until the stream has passed the copy: freeing memory waits for the work of
+    /// its own device, and the copy is work of the stream's.
+    pub unsafe fn copy_peer<T: Pod>(
         &self,
         dst: DeviceSlice<'_, T>,
         src: DeviceSlice<'_, T>,
@@ -151,62 +179,58 @@ impl Stream {
         if dst.is_empty() {
             return Ok(());
         }
-        self.device.enter()?;
-        let (driver, bytes) = (self.device.driver(), dst.bytes());
+        self.0.device.enter()?;
+        let (driver, bytes) = (self.0.device.driver(), dst.bytes());
         let (to, from) = (dst.device(), src.device());
-        // SAFETY: both views hold `bytes`, and freeing waits for pending work.
-        let queued = unsafe {
-            if to == from {
-                driver.memcpy_dtod_async(dst.address(), src.address(), bytes, self.handle)
-            } else {
-                let (dst, src) = (to.locate(dst.address()), from.locate(src.address()));
-                driver.memcpy_peer(dst, src, bytes, self.handle)
+        for device in [to, from] {
+            if !std::ptr::eq(device.driver(), driver) {
+                let here = &self.0.device;
+                return Err(GpuError::Refused(format!("copy: {device} and {here} have no peers")));
             }
-        };
-        queued.map_err(|fault| fault.asked(format!("{bytes} bytes from {from} to {to}")))
+        }
+        let (dst, src) = (to.locate(dst.address()), from.locate(src.address()));
+        // SAFETY: both views hold `bytes`, until then by the caller's promise.
+        unsafe { driver.memcpy_peer(dst, src, bytes, self.0.handle) }
+            .map_err(|fault| fault.asked(format!("{bytes} bytes from {from} to {to}")))
     }
 
     /// Queues setting every byte to `value`. 0xff makes every f32 and bf16 a NaN.
     pub fn fill<T: Pod>(&self, dst: DeviceSlice<'_, T>, value: u8) -> Result<(), GpuError> {
+        self.here("fill", dst)?;
         if dst.is_empty() {
             return Ok(());
         }
-        self.device.enter()?;
+        self.0.device.enter()?;
         let bytes = dst.bytes();
-        // SAFETY: the view holds `bytes`.
-        unsafe { self.device.driver().memset_d8_async(dst.address(), value, bytes, self.handle) }
-            .map_err(|fault| fault.asked(format!("{bytes} bytes on {}", self.device)))
+        // SAFETY: the view holds `bytes`, and freeing it waits for this device.
+        unsafe {
+            self.0.device.driver().hipMemsetD8Async(dst.address(), value, bytes, self.0.handle)
+        }
+        .map_err(|fault| fault.asked(format!("{bytes} bytes on {}", self.0.device)))
     }
 
     /// Queues setting every 32-bit word to `value`.
     pub fn fill_words(&self, dst: DeviceSlice<'_, u32>, value: u32) -> Result<(), GpuError> {
+        self.here("fill", dst)?;
         if dst.is_empty() {
             return Ok(());
         }
-        self.device.enter()?;
+        self.0.device.enter()?;
         let words = dst.len();
-        // SAFETY: the view holds `words` 32-bit words.
-        unsafe { self.device.driver().memset_d32_async(dst.address(), value, words, self.handle) }
-            .map_err(|fault| fault.asked(format!("{words} words on {}", self.device)))
+        // SAFETY: the view holds `words` 32-bit words, and freeing it waits for this device.
+        unsafe {
+            self.0.device.driver().hipMemsetD32Async(dst.address(), value, words, self.0.handle)
+        }
+        .map_err(|fault| fault.asked(format!("{words} words on {}", self.0.device)))
     }
 
-    /// Records what `work` queues here into a graph, without running it. Inside, waiting,
-    /// allocating and freeing are refused by the driver.
-    pub fn capture(&self, work: impl FnOnce() -> Result<(), GpuError>) -> Result<Graph, GpuError> {
-        self.device.enter()?;
-        let driver = self.device.driver();
-        // SAFETY: the stream is live.
-        unsafe { driver.stream_begin_capture(self.handle, CAPTURE_THREAD_LOCAL) }
-            .map_err(|fault| fault.asked("recording a graph"))?;
-        // The recording ends even when the work failed: the stream is unusable until then.
-        let worked = work();
-        let mut recorded = driver::GraphHandle::NULL;
-        // SAFETY: the stream is recording, and `recorded` outlives the call.
-        let ended = unsafe { driver.stream_end_capture(self.handle, &mut recorded) };
-        let graph = ended
-            .map_err(|fault| fault.asked("ending the recording of a graph"))
-            .and_then(|()| Graph::instantiate(&self.device, recorded));
-        worked.and(graph)
+    /// Refuses another device's memory: freeing that would not wait for what is queued here.
+    fn here<T>(&self, what: &str, view: DeviceSlice<'_, T>) -> Result<(), GpuError> {
+        let (here, there) = (&self.0.device, view.device());
+        if here == there {
+            return Ok(());
+        }
+        Err(GpuError::Refused(format!("{what}: memory of {there} on a stream of {here}")))
     }
 
     fn same_length(&self, what: &str, src: usize, dst: usize) -> Result<(), GpuError> {
@@ -217,24 +241,24 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for Inner {
     fn drop(&mut self) {
         let driver = self.device.driver();
         // SAFETY: the stream is live; work on it still completes.
-        self.device.release("a stream", || unsafe { driver.stream_destroy(self.handle) });
+        self.device.release("a stream", || unsafe { driver.hipStreamDestroy(self.handle) });
     }
 }
 
 /// A point in a stream.
 pub struct Event {
     device: Device,
-    handle: EventHandle,
+    handle: hipEvent_t,
 }
 
 impl Event {
     /// An event for ordering: no times, less overhead.
     pub fn new(device: &Device) -> Result<Event, GpuError> {
-        Event::with_flags(device, DISABLE_TIMING)
+        Event::with_flags(device, hipEventDisableTiming)
     }
 
     /// An event that [`Event::elapsed_ms`] can read.
@@ -244,9 +268,9 @@ impl Event {
 
     fn with_flags(device: &Device, flags: u32) -> Result<Event, GpuError> {
         device.enter()?;
-        let mut handle = EventHandle::NULL;
+        let mut handle = hipEvent_t::NULL;
         // SAFETY: `handle` outlives the call.
-        unsafe { device.driver().event_create(&mut handle, flags) }
+        unsafe { device.driver().hipEventCreateWithFlags(&mut handle, flags) }
             .map_err(|fault| fault.asked(format!("an event on {device}")))?;
         Ok(Event { device: device.clone(), handle })
     }
@@ -255,7 +279,7 @@ impl Event {
     pub fn record(&self, stream: &Stream) -> Result<(), GpuError> {
         self.device.enter()?;
         // SAFETY: event and stream are live.
-        unsafe { self.device.driver().event_record(self.handle, stream.handle) }
+        unsafe { self.device.driver().hipEventRecord(self.handle, stream.0.handle) }
             .map_err(|fault| fault.asked(format!("an event on {}", self.device)))
     }
 
@@ -263,19 +287,18 @@ impl Event {
     pub fn is_done(&self) -> Result<bool, GpuError> {
         self.device.enter()?;
         // SAFETY: the event is live.
-        match unsafe { self.device.driver().event_query(self.handle) } {
+        match unsafe { self.device.driver().hipEventQuery(self.handle) } {
             Ok(()) => Ok(true),
-            Err(fault) if fault.code() == Some(driver::NOT_READY) => Ok(false),
+            Err(fault) if fault.code() == Some(hipErrorNotReady) => Ok(false),
             Err(fault) => Err(fault.asked(format!("an event on {}", self.device))),
         }
     }
 
-    /// Waits for the work before it.
+    /// Waits for the work before it; errors as of [`Stream::synchronize`].
     pub fn synchronize(&self) -> Result<(), GpuError> {
-        self.device.enter()?;
+        let device = &self.device;
         // SAFETY: the event is live.
-        unsafe { self.device.driver().event_synchronize(self.handle) }
-            .map_err(|fault| fault.asked(format!("waiting for an event on {}", self.device)))
+        device.wait("an event", || unsafe { device.driver().hipEventSynchronize(self.handle) })
     }
 
     /// Milliseconds from `start` to here, both timed and done.
@@ -283,7 +306,7 @@ impl Event {
         self.device.enter()?;
         let mut ms = 0.0;
         // SAFETY: both events are live, and `ms` outlives the call.
-        unsafe { self.device.driver().event_elapsed(&mut ms, start.handle, self.handle) }
+        unsafe { self.device.driver().hipEventElapsedTime(&mut ms, start.handle, self.handle) }
             .map_err(|fault| fault.asked(format!("time between events on {}", self.device)))?;
         Ok(ms)
     }
@@ -293,6 +316,47 @@ impl Drop for Event {
     fn drop(&mut self) {
         let driver = self.device.driver();
         // SAFETY: the event is live; recorded work still completes.
-        self.device.release("an event", || unsafe { driver.event_destroy(self.handle) });
+        self.device.release("an event", || unsafe { driver.hipEventDestroy(self.handle) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Opened, open};
+
+    /// The object that failed to be released, in the driver's words.
+    const LEFT: &str = "hipTestDestroy";
+
+    /// Queues work that takes a while, leaves a destructor's error, and lets `wait` wait: returns
+    /// what that said, and whether the work was done when it did.
+    fn error_of(wait: impl FnOnce(&Stream, &Event) -> Result<(), GpuError>) -> (String, bool) {
+        let name = "emu:gfx1151".parse().unwrap();
+        let Opened::Gpus { devices, .. } = open(&name).unwrap() else { panic!("no GPU") };
+        let device = &devices[0];
+        let (stream, event) = (Stream::new(device).unwrap(), Event::new(device).unwrap());
+        let buffer = DeviceBuffer::<u32>::new(device, 16 << 20).unwrap();
+        for value in 0..4 {
+            stream.fill_words(buffer.view(), value).unwrap();
+        }
+        event.record(&stream).unwrap();
+        device.release("a test's object", || Err(device.driver().missing(LEFT)));
+        let error = wait(&stream, &event).unwrap_err().to_string();
+        (error, event.is_done().unwrap())
+    }
+
+    #[test]
+    fn a_wait_waits_before_it_returns_a_destructors_error() {
+        type Wait = fn(&Stream, &Event) -> Result<(), GpuError>;
+        let waits: [Wait; 3] = [
+            |stream, _| stream.synchronize(),
+            |_, event| event.synchronize(),
+            |stream, _| stream.device().synchronize(),
+        ];
+        for (i, wait) in waits.into_iter().enumerate() {
+            let (error, done) = error_of(wait);
+            assert!(error.contains(LEFT), "{i}: {error}");
+            assert!(done, "wait {i} returned before the work was done");
+        }
     }
 }

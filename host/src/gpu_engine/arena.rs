@@ -1,5 +1,6 @@
 //! Memory for the activations of a step, allocated once for the largest step.
 
+use half::bf16;
 use shared::block::{Family, tiled_len};
 use shared::kernels::attention::{SPLIT_ROWS, max_splits, part_len};
 use shared::kernels::moe::TILE_WORDS;
@@ -9,57 +10,96 @@ use super::{GpuOptions, plan};
 use crate::gpu::launch::moe::{ExpertPath, Routing};
 use crate::gpu::{DeviceBuffer, GpuError, Stream};
 
-/// Rows of logits computed at a time.
-pub const OUTPUT_ROWS: usize = 64;
+/// Most rows of logits computed at a time: they take memory, and fewer read the unembedding again.
+const MAX_OUTPUT_ROWS: usize = 512;
 
-/// Buffers of a step. `R` is the most tokens of a step, `A` their assignments to experts, `S` the
-/// slots of those, empty ones included.
-pub struct Arena {
-    /// Indices of the step, see `plan::Plan`.
-    pub indices: DeviceBuffer<u32>,
-    /// Residual stream, `[R, hidden]`.
-    pub x: DeviceBuffer<f32>,
-    /// Normalised rows, `[R, hidden]`, tiled.
-    pub t: DeviceBuffer<u16>,
-    /// Queries, keys, values as computed, `[R, q_dim + 2 kv_dim]`.
-    pub qkv: DeviceBuffer<f32>,
-    /// Rotated queries, `[kv heads][R * group, head_dim]`, each tiled.
-    pub q: DeviceBuffer<u16>,
-    /// Parts of attention, see `shared::kernels::attention`.
-    pub parts: DeviceBuffer<f32>,
-    /// Attention's output, `[R, q_dim]`, tiled.
-    pub attention: DeviceBuffer<u16>,
-    /// Router logits, `[R, experts]`.
-    pub router: DeviceBuffer<f32>,
-    /// Experts of each row, `[A]`.
-    pub ids: DeviceBuffer<u32>,
-    /// Their weights, `[A]`.
-    pub weights: DeviceBuffer<f32>,
-    /// Assignment in each slot, `[S]`.
-    pub assignment_of: DeviceBuffer<u32>,
-    /// Slot of each assignment, `[A]`.
-    pub slot_of: DeviceBuffer<u32>,
-    /// Tiles of slots, `[max_tiles, 3]`.
-    pub tiles: DeviceBuffer<u32>,
-    /// `[1]`
-    pub num_tiles: DeviceBuffer<u32>,
-    /// Rows by slot, `[S, hidden]`, tiled.
-    pub gathered: DeviceBuffer<u16>,
-    /// First product's result, `[S, intermediate]`, tiled.
-    pub act: DeviceBuffer<u16>,
-    /// Second product's result, `[S, hidden]`.
-    pub y: DeviceBuffer<f32>,
-    /// Rows that want logits, `[OUTPUT_ROWS, hidden]`, tiled.
-    pub last: DeviceBuffer<u16>,
-    /// `[OUTPUT_ROWS, vocab]`
-    pub logits: DeviceBuffer<f32>,
-    /// Tokens chosen, `[OUTPUT_ROWS]`.
-    pub chosen: DeviceBuffer<u32>,
+/// Rows of logits computed at a time.
+pub fn output_rows(options: &GpuOptions) -> usize {
+    options.max_sequences.min(options.max_step_tokens).clamp(1, MAX_OUTPUT_ROWS)
 }
 
-/// Elements of each buffer, in the order of the fields.
-struct Sizes {
-    words: [(usize, usize); 20],
+/// Tokens that a step can choose.
+pub fn choices(options: &GpuOptions) -> usize {
+    options.max_sequences.min(options.max_step_tokens).max(1)
+}
+
+/// Declares the arena: each buffer once, with its element and its length.
+macro_rules! arena {
+    ($sizes:ident; $($(#[doc = $doc:literal])+ $name:ident: $element:ty = $len:expr;)+) => {
+        /// Buffers of a step. `R` is the most tokens of a step, `A` their assignments to experts,
+        /// `S` the slots of those, empty ones included, `O` the rows of logits computed at a time.
+        pub struct Arena {
+            $($(#[doc = $doc])+ pub $name: DeviceBuffer<$element>,)+
+        }
+
+        impl Arena {
+            /// Bytes of all buffers.
+            pub fn bytes(config: &ModelConfig, options: &GpuOptions, family: Family) -> u64 {
+                let $sizes = Lengths::new(config, options, family);
+                0 $(+ (size_of::<$element>() * $len) as u64)+
+            }
+
+            /// Allocates and zeroes them: products read the padding of tiled matrices.
+            pub fn new(
+                stream: &Stream,
+                config: &ModelConfig,
+                options: &GpuOptions,
+                family: Family,
+            ) -> Result<Arena, GpuError> {
+                let $sizes = Lengths::new(config, options, family);
+                Ok(Arena { $($name: zeroed::<$element>(stream, $len)?,)+ })
+            }
+        }
+    };
+}
+
+arena! { of;
+    /// Indices of the step, see `plan::Plan`.
+    indices: u32 = of.words;
+    /// Residual stream, `[R, hidden]`.
+    x: f32 = of.rows * of.hidden;
+    /// Rows normalised before a product, `[R, hidden]`, tiled.
+    normed: bf16 = tiled_len(of.rows, of.hidden);
+    /// Queries, keys, values as computed, `[R, q_dim + 2 kv_dim]`.
+    qkv: f32 = of.rows * (of.q_dim + 2 * of.kv_dim);
+    /// Rotated queries, `[kv heads][R * group, head_dim]`, each tiled.
+    q: bf16 = of.kv_heads * tiled_len(of.rows * of.group, of.head_dim);
+    /// Parts of attention, see `shared::kernels::attention`.
+    parts: f32 = of.parts;
+    /// Attention's output, `[R, q_dim]`, tiled.
+    attention: bf16 = tiled_len(of.rows, of.q_dim);
+    /// Router logits, `[R, experts]`.
+    router: f32 = of.rows * of.experts;
+    /// Experts of each row, `[A]`.
+    ids: u32 = of.assignments;
+    /// Their weights, `[A]`.
+    weights: f32 = of.assignments;
+    /// Assignment in each slot, `[S]`.
+    assignment_of: u32 = of.slots;
+    /// Slot of each assignment, `[A]`.
+    slot_of: u32 = of.assignments;
+    /// Tiles of slots, `[max_tiles, 3]`.
+    tiles: u32 = of.tiles * TILE_WORDS as usize;
+    /// `[1]`
+    num_tiles: u32 = 1;
+    /// Rows by slot, `[S, hidden]`, tiled.
+    gathered: bf16 = tiled_len(of.slots, of.hidden);
+    /// First product's result, `[S, intermediate]`, tiled.
+    act: bf16 = tiled_len(of.slots, of.intermediate);
+    /// Second product's result, `[S, hidden]`.
+    y: f32 = of.slots * of.hidden;
+    /// Rows that want logits, `[O, hidden]`, tiled.
+    last: bf16 = tiled_len(of.outputs, of.hidden);
+    /// `[O, vocab]`
+    logits: f32 = of.outputs * of.vocab;
+    /// Tokens chosen in the last step that chose any, one for each chunk that wanted one.
+    chosen: u32 = of.choices;
+}
+
+fn zeroed<T: bytemuck::Pod>(stream: &Stream, len: usize) -> Result<DeviceBuffer<T>, GpuError> {
+    let buffer = DeviceBuffer::new(stream.device(), len)?;
+    stream.fill(buffer.view(), 0)?;
+    Ok(buffer)
 }
 
 /// Most splits a step's queries can touch.
@@ -76,93 +116,57 @@ fn split_rows(config: &ModelConfig, options: &GpuOptions) -> usize {
     (options.max_sequences * own).min(options.max_step_tokens * config.group_size())
 }
 
-impl Sizes {
-    fn new(config: &ModelConfig, options: &GpuOptions, family: Family) -> Sizes {
+/// What the buffers' lengths are made of.
+struct Lengths {
+    words: usize,
+    rows: usize,
+    hidden: usize,
+    q_dim: usize,
+    kv_dim: usize,
+    kv_heads: usize,
+    group: usize,
+    head_dim: usize,
+    parts: usize,
+    experts: usize,
+    assignments: usize,
+    slots: usize,
+    tiles: usize,
+    intermediate: usize,
+    outputs: usize,
+    choices: usize,
+    vocab: usize,
+}
+
+impl Lengths {
+    fn new(config: &ModelConfig, options: &GpuOptions, family: Family) -> Lengths {
         let rows = options.max_step_tokens;
-        let (hidden, top_k) = (config.hidden_size, config.num_experts_per_tok);
-        let routing = Routing { rows, experts: config.num_local_experts, top_k };
-        let (assignments, slots) = (routing.assignments(), routing.max_slots());
+        let (experts, top_k) = (config.num_local_experts, config.num_experts_per_tok);
+        let routing = Routing { rows, experts, top_k };
         let tiles = [ExpertPath::Skinny, ExpertPath::Tile]
             .map(|path| routing.max_tiles(path, family))
             .into_iter()
             .max()
             .unwrap_or(0);
-        let query_rows = rows * config.group_size();
         let part = part_len(config.head_dim as u32) as usize;
         let parts = split_rows(config, options) * config.num_key_value_heads * part;
-        let width = config.q_dim() + 2 * config.kv_dim();
-        let words = [
-            (4, plan::max_words(config, options)),
-            (4, rows * hidden),
-            (2, tiled_len(rows, hidden)),
-            (4, rows * width),
-            (2, config.num_key_value_heads * tiled_len(query_rows, config.head_dim)),
-            (4, parts * splits(config, options)),
-            (2, tiled_len(rows, config.q_dim())),
-            (4, rows * config.num_local_experts),
-            (4, assignments),
-            (4, assignments),
-            (4, slots),
-            (4, assignments),
-            (4, tiles * TILE_WORDS as usize),
-            (4, 1),
-            (2, tiled_len(slots, hidden)),
-            (2, tiled_len(slots, config.intermediate_size)),
-            (4, slots * hidden),
-            (2, tiled_len(OUTPUT_ROWS, hidden)),
-            (4, OUTPUT_ROWS * config.vocab_size),
-            (4, OUTPUT_ROWS),
-        ];
-        Sizes { words }
-    }
-}
-
-impl Arena {
-    /// Bytes of all buffers.
-    pub fn bytes(config: &ModelConfig, options: &GpuOptions, family: Family) -> u64 {
-        let sizes = Sizes::new(config, options, family);
-        sizes.words.iter().map(|(size, len)| (size * len) as u64).sum()
-    }
-
-    /// Allocates and zeroes them: products read the padding of tiled matrices.
-    pub fn new(
-        stream: &Stream,
-        config: &ModelConfig,
-        options: &GpuOptions,
-        family: Family,
-    ) -> Result<Arena, GpuError> {
-        let sizes = Sizes::new(config, options, family);
-        let mut lens = sizes.words.iter().map(|(_, len)| *len);
-        let mut len = || lens.next().unwrap_or(0);
-        fn buffer<T: bytemuck::Pod>(
-            stream: &Stream,
-            len: usize,
-        ) -> Result<DeviceBuffer<T>, GpuError> {
-            let buffer = DeviceBuffer::new(stream.device(), len)?;
-            stream.fill(buffer.view(), 0)?;
-            Ok(buffer)
+        Lengths {
+            words: plan::max_words(config, options),
+            rows,
+            hidden: config.hidden_size,
+            q_dim: config.q_dim(),
+            kv_dim: config.kv_dim(),
+            kv_heads: config.num_key_value_heads,
+            group: config.group_size(),
+            head_dim: config.head_dim,
+            parts: parts * splits(config, options),
+            experts,
+            assignments: routing.assignments(),
+            slots: routing.max_slots(),
+            tiles,
+            intermediate: config.intermediate_size,
+            outputs: output_rows(options),
+            choices: choices(options),
+            vocab: config.vocab_size,
         }
-        Ok(Arena {
-            indices: buffer(stream, len())?,
-            x: buffer(stream, len())?,
-            t: buffer(stream, len())?,
-            qkv: buffer(stream, len())?,
-            q: buffer(stream, len())?,
-            parts: buffer(stream, len())?,
-            attention: buffer(stream, len())?,
-            router: buffer(stream, len())?,
-            ids: buffer(stream, len())?,
-            weights: buffer(stream, len())?,
-            assignment_of: buffer(stream, len())?,
-            slot_of: buffer(stream, len())?,
-            tiles: buffer(stream, len())?,
-            num_tiles: buffer(stream, len())?,
-            gathered: buffer(stream, len())?,
-            act: buffer(stream, len())?,
-            y: buffer(stream, len())?,
-            last: buffer(stream, len())?,
-            logits: buffer(stream, len())?,
-            chosen: buffer(stream, len())?,
-        })
     }
 }

@@ -4,14 +4,13 @@
 //! be replayed with other content.
 
 use shared::kernels::attention::{SPLIT_ROWS, TILE_WORDS, WHOLE_ROWS, max_splits};
+use shared::kernels::rows::FROM_CHOSEN;
 use shared::kv::PAGE;
 use shared::model::ModelConfig;
 use shared::sampling::Draw;
 
 use super::GpuOptions;
-use super::arena::OUTPUT_ROWS;
-use super::cache::Cache;
-use crate::engine::{Chunk, EngineError, Sampling, Want};
+use crate::engine::{Chunk, Sampling, Tokens, Want};
 use crate::gpu::{Device, GpuError, PinnedBuffer};
 
 /// Where a range of words of the index buffer lies.
@@ -63,12 +62,16 @@ pub struct Plan {
     pub whole_tiles: Span,
     /// Query rows in split tiles.
     pub split_rows: usize,
-    /// Rows whose logits are wanted.
+    /// Rows whose logits are wanted: first those that a token is chosen from.
     pub outputs: Span,
-    /// How a token is drawn from each of them; empty where all are greedy.
+    /// How many tokens are chosen.
+    pub choices: usize,
+    /// How each of them is drawn; empty where all are greedy.
     pub draws: Span,
     /// For each chunk, its first output and how many it has.
-    pub wanted: Vec<(usize, usize)>,
+    pub wanted: Vec<Span>,
+    /// Whether every chunk is one token and none wants logits.
+    decodes: bool,
     last_position: usize,
     /// In the order of rows.
     places: Vec<Place>,
@@ -86,7 +89,7 @@ pub struct Recipe {
 
 /// Whether a chunk's queries are computed by splits.
 fn is_short(config: &ModelConfig, chunk: &Chunk<'_>) -> bool {
-    let rows = chunk.tokens.len();
+    let rows = chunk.tokens.count();
     rows == 1 || rows * config.group_size() <= SPLIT_ROWS as usize
 }
 
@@ -95,15 +98,12 @@ fn output_rows(chunk: &Chunk<'_>) -> usize {
     match chunk.want {
         Want::Nothing => 0,
         Want::Token(_) => 1,
-        Want::Logits => chunk.tokens.len(),
+        Want::Logits => chunk.tokens.count(),
     }
 }
 
 fn sampling(chunk: &Chunk<'_>) -> Sampling {
-    match chunk.want {
-        Want::Token(sampling) => sampling,
-        Want::Nothing | Want::Logits => Sampling::GREEDY,
-    }
+    chunk.sampling().unwrap_or(Sampling::GREEDY)
 }
 
 impl Plan {
@@ -126,8 +126,10 @@ impl Plan {
             whole_tiles: 0..0,
             split_rows: 0,
             outputs: 0..0,
+            choices: 0,
             draws: 0..0,
             wanted: Vec::new(),
+            decodes: false,
             last_position: 0,
             places: Vec::new(),
         })
@@ -138,65 +140,59 @@ impl Plan {
         &self.words[..self.len]
     }
 
-    /// Extends the chunks' sequences and lays out their rows: those of short chunks first, because
-    /// they are computed by splits. A refused step changes nothing.
+    /// Lays out the rows of `chunks`: those of short chunks first, because they are computed by
+    /// splits. `chosen` says where on the device the tokens of the step before are, by its chunks.
     pub fn lay_out(
         &mut self,
         config: &ModelConfig,
-        cache: &mut Cache,
-        chunks: &[Chunk<'_>],
-    ) -> Result<(), EngineError> {
-        cache.reserve(chunks.iter().map(|chunk| (chunk.seq, chunk.tokens.len())))?;
-        self.place(config, cache, chunks)?;
+        chunks: &[&Chunk<'_>],
+        chosen: &[Option<usize>],
+    ) {
+        self.place(config, chunks);
         self.measure(config, chunks);
-        self.write_rows(cache, chunks);
+        self.write_rows(chunks, chosen);
         self.write_tiles(config, chunks);
         self.write_outputs(chunks);
-        // The tables are written: pages that later steps do not see can be given away.
-        chunks.iter().for_each(|chunk| cache.retire(chunk.seq));
-        Ok(())
     }
 
-    /// Orders the chunks and extends their sequences.
-    fn place(
-        &mut self,
-        config: &ModelConfig,
-        cache: &mut Cache,
-        chunks: &[Chunk<'_>],
-    ) -> Result<(), EngineError> {
+    /// Orders the chunks.
+    fn place(&mut self, config: &ModelConfig, chunks: &[&Chunk<'_>]) {
         self.places.clear();
         let (mut rows, mut pages) = (0, 0);
         self.last_position = 0;
         for short in [true, false] {
             let of_kind = chunks.iter().enumerate().filter(|(_, c)| is_short(config, c) == short);
             for (index, chunk) in of_kind {
-                let count = chunk.tokens.len();
-                let start = cache.extend(chunk.seq, count)?;
+                let (start, end) = (chunk.start(), chunk.pages.len());
                 self.places.push(Place { chunk: index, first_row: rows, first_position: start });
-                self.last_position = self.last_position.max(start + count - 1);
-                pages = pages.max((start + count).div_ceil(PAGE));
-                rows += count;
+                self.last_position = self.last_position.max(end - 1);
+                pages = pages.max(end.div_ceil(PAGE));
+                rows += chunk.tokens.count();
             }
         }
         (self.rows, self.stride) = (rows, stride(pages));
-        Ok(())
     }
 
     /// Decides where everything lies.
-    fn measure(&mut self, config: &ModelConfig, chunks: &[Chunk<'_>]) {
-        let (mut split_tiles, mut whole_tiles, mut outputs) = (0, 0, 0);
+    fn measure(&mut self, config: &ModelConfig, chunks: &[&Chunk<'_>]) {
+        let (mut split_tiles, mut whole_tiles) = (0, 0);
         self.split_rows = 0;
+        self.choices = chunks.iter().filter(|chunk| chunk.sampling().is_some()).count();
+        self.decodes =
+            chunks.iter().all(|chunk| chunk.tokens.count() == 1 && chunk.want != Want::Logits);
         self.wanted.clear();
+        let (mut choices, mut outputs) = (0, self.choices);
         for chunk in chunks {
-            let query_rows = chunk.tokens.len() * config.group_size();
+            let query_rows = chunk.tokens.count() * config.group_size();
             if is_short(config, chunk) {
                 self.split_rows += query_rows;
                 split_tiles += query_rows.div_ceil(SPLIT_ROWS as usize);
             } else {
                 whole_tiles += query_rows.div_ceil(WHOLE_ROWS as usize);
             }
-            self.wanted.push((outputs, output_rows(chunk)));
-            outputs += output_rows(chunk);
+            let next = if chunk.sampling().is_some() { &mut choices } else { &mut outputs };
+            self.wanted.push(*next..*next + output_rows(chunk));
+            *next += output_rows(chunk);
         }
         let sampled = chunks.iter().any(|chunk| sampling(chunk).temperature > 0.0);
         let mut at = 0;
@@ -212,22 +208,30 @@ impl Plan {
         self.split_tiles = span(TILE_WORDS as usize * split_tiles);
         self.whole_tiles = span(TILE_WORDS as usize * whole_tiles);
         self.outputs = span(outputs);
-        self.draws = span(if sampled { Draw::WORDS * outputs } else { 0 });
+        self.draws = span(if sampled { Draw::WORDS * self.choices } else { 0 });
         self.len = at;
     }
 
     /// Tokens, positions, pages and tables.
-    fn write_rows(&mut self, cache: &Cache, chunks: &[Chunk<'_>]) {
+    fn write_rows(&mut self, chunks: &[&Chunk<'_>], chosen: &[Option<usize>]) {
         let words = &mut self.words[..];
         for (n, place) in self.places.iter().enumerate() {
-            let chunk = &chunks[place.chunk];
-            let (row, count) = (place.first_row, chunk.tokens.len());
-            words[self.tokens.start + row..][..count].copy_from_slice(chunk.tokens);
+            let chunk = chunks[place.chunk];
+            let (row, count) = (place.first_row, chunk.tokens.count());
+            let tokens = &mut words[self.tokens.start + row..][..count];
+            match chunk.tokens {
+                Tokens::Known(known) => tokens.copy_from_slice(known),
+                // One that nobody chose is outside `chosen`: its row fails on the device.
+                Tokens::Chosen(index) => {
+                    let at = chosen.get(index).copied().flatten();
+                    tokens[0] = at.map_or(u32::MAX, |at| FROM_CHOSEN | at as u32);
+                }
+            }
             let positions = place.first_position..place.first_position + count;
             for (word, position) in words[self.positions.start + row..].iter_mut().zip(positions) {
                 *word = position as u32;
             }
-            for (class, pages) in cache.tables(chunk.seq).into_iter().enumerate() {
+            for (class, pages) in chunk.pages.classes().into_iter().enumerate() {
                 let at = self.tables[class].start + n * self.stride;
                 words[at..][..pages.len()].copy_from_slice(pages);
                 words[at + pages.len()..at + self.stride].fill(0);
@@ -240,11 +244,11 @@ impl Plan {
     }
 
     /// Lists of query tiles.
-    fn write_tiles(&mut self, config: &ModelConfig, chunks: &[Chunk<'_>]) {
+    fn write_tiles(&mut self, config: &ModelConfig, chunks: &[&Chunk<'_>]) {
         let mut at = self.split_tiles.start;
         for (n, place) in self.places.iter().enumerate() {
-            let chunk = &chunks[place.chunk];
-            let (first, rows) = (place.first_row, chunk.tokens.len() * config.group_size());
+            let chunk = chunks[place.chunk];
+            let (first, rows) = (place.first_row, chunk.tokens.count() * config.group_size());
             let most = if is_short(config, chunk) { SPLIT_ROWS } else { WHOLE_ROWS } as usize;
             // Those that see most first: what starts last should be short.
             for start in (0..rows).step_by(most).rev() {
@@ -258,31 +262,29 @@ impl Plan {
         }
     }
 
-    /// Rows whose logits are wanted, in the order of the chunks, and how tokens are drawn.
-    fn write_outputs(&mut self, chunks: &[Chunk<'_>]) {
+    /// Rows whose logits are wanted, and how tokens are drawn.
+    fn write_outputs(&mut self, chunks: &[&Chunk<'_>]) {
         for place in &self.places {
-            let chunk = &chunks[place.chunk];
-            let (first, count) = self.wanted[place.chunk];
-            let skipped = chunk.tokens.len() - count;
-            for n in 0..count {
+            let chunk = chunks[place.chunk];
+            let wanted = self.wanted[place.chunk].clone();
+            let skipped = chunk.tokens.count() - wanted.len();
+            for (n, output) in wanted.enumerate() {
                 let row = place.first_row + skipped + n;
-                self.words[self.outputs.start + first + n] = row as u32;
-                if !self.draws.is_empty() {
-                    let position = place.first_position + skipped + n + 1;
-                    let draw = sampling(chunk).draw(position as u32).to_words();
-                    let at = self.draws.start + (first + n) * Draw::WORDS;
+                self.words[self.outputs.start + output] = row as u32;
+                if !self.draws.is_empty() && chunk.sampling().is_some() {
+                    let draw = sampling(chunk).draw(chunk.pages.len() as u32).to_words();
+                    let at = self.draws.start + output * Draw::WORDS;
                     self.words[at..][..Draw::WORDS].copy_from_slice(&draw);
                 }
             }
         }
     }
 
-    /// The recipe of a step of single tokens; `None` for other steps, which are long enough to be
-    /// launched one kernel at a time.
-    pub fn recipe(&self, config: &ModelConfig, chunks: &[Chunk<'_>]) -> Option<Recipe> {
-        let few = (1..=OUTPUT_ROWS).contains(&self.outputs.len());
-        let decodes = |chunk: &Chunk<'_>| chunk.tokens.len() == 1 && chunk.want != Want::Logits;
-        (few && chunks.iter().all(decodes)).then(|| Recipe {
+    /// The recipe of a step of single tokens that chooses at most `most`; `None` for other steps,
+    /// which are long enough to be launched one kernel at a time.
+    pub fn recipe(&self, config: &ModelConfig, most: usize) -> Option<Recipe> {
+        let few = (1..=most).contains(&self.outputs.len());
+        (few && self.decodes).then(|| Recipe {
             rows: self.rows,
             outputs: self.outputs.len(),
             is_sampled: !self.draws.is_empty(),
@@ -301,6 +303,7 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::gpu::{self, Opened};
+    use crate::pages::{Geometry, Pages};
 
     /// A recorded step is replayed as long as the recipe is the same.
     #[test]
@@ -309,14 +312,26 @@ mod tests {
         let options = GpuOptions { max_sequences: 3, max_positions: 600, ..GpuOptions::default() };
         let device = "emu:gfx1151".parse().unwrap();
         let Opened::Gpus { devices, .. } = gpu::open(&device).unwrap() else { panic!("no GPU") };
-        let mut cache = Cache::without_memory(&config, &options);
+        let geometry = Geometry::worst_case(3, 600, 512, config.sliding_window);
+        let mut pages = Pages::new(geometry, false);
         let mut plan = Plan::new(&devices[0], &config, &options).unwrap();
-        let seqs = [0; 3].map(|_| cache.open(600).unwrap());
+        let seqs = [0; 3].map(|_| pages.open(&[]));
         let mut recipe_of = |tokens: [&[u32]; 3], want| {
-            let chunk = |(&seq, tokens)| Chunk { seq, tokens, want };
+            for (&seq, tokens) in seqs.iter().zip(tokens) {
+                pages.extend(seq, tokens.len()).unwrap();
+            }
+            let chunk = |(&seq, tokens)| Chunk {
+                tokens: Tokens::Known(tokens),
+                pages: pages.table(seq),
+                want,
+            };
             let chunks: Vec<Chunk<'_>> = seqs.iter().zip(tokens).map(chunk).collect();
-            plan.lay_out(&config, &mut cache, &chunks).unwrap();
-            plan.recipe(&config, &chunks)
+            plan.lay_out(&config, &chunks.iter().collect::<Vec<_>>(), &[]);
+            let recipe = plan.recipe(&config, 3);
+            for (&seq, tokens) in seqs.iter().zip(tokens) {
+                pages.confirm(seq, tokens);
+            }
+            recipe
         };
         let greedy = Want::Token(Sampling::GREEDY);
         let prompt = [5; 100];
@@ -330,7 +345,7 @@ mod tests {
             assert_eq!(recipe_of(one, greedy), first, "position {position}");
         }
         assert_ne!(recipe_of(one, greedy), first, "a split of keys more");
-        let sampled = Want::Token(Sampling { temperature: 1.0, ..Sampling::GREEDY });
+        let sampled = Want::Token(Sampling { temperature: 1.0, top_p: 0.9, ..Sampling::GREEDY });
         assert_ne!(recipe_of(one, greedy), recipe_of(one, sampled), "another kernel chooses");
         assert_eq!(recipe_of(one, Want::Logits), None);
     }

@@ -8,7 +8,8 @@
 //! choose the other one, which moves the whole row. One token in [`ONE_IN`] may therefore differ.
 //! Of the built-in model's rows, one in fifty does; of a wrong kernel's, nearly all.
 
-use crate::engine::{Chunk, Engine, EngineError, Output, SeqId, Want};
+use crate::engine::{ByHand, Engine, EngineError, Output, Piece, StepError, Want};
+use crate::pages::SeqId;
 
 /// How far the logit of a greedy token may fall short of the largest, over the root mean square of
 /// the row: two logits, each off by the 2e-2 of the norm that `gptoss golden` allows bf16
@@ -52,14 +53,14 @@ impl Crosscheck {
     /// `engine`.
     pub fn add(
         &mut self,
-        engine: &mut dyn Engine,
+        engine: &mut ByHand<impl Engine>,
         id: usize,
         prompt: &[u32],
         tokens: &[u32],
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), StepError> {
         let Some((_, fed)) = tokens.split_last() else { return Ok(()) };
         let text = [prompt, fed].concat();
-        let seq = engine.open(text.len())?;
+        let seq = engine.open();
         let compared = self.rows(engine, seq, id, &text, tokens);
         engine.close(seq);
         compared
@@ -67,24 +68,25 @@ impl Crosscheck {
 
     fn rows(
         &mut self,
-        engine: &mut dyn Engine,
+        engine: &mut ByHand<impl Engine>,
         seq: SeqId,
         id: usize,
         text: &[u32],
         tokens: &[u32],
-    ) -> Result<(), EngineError> {
-        let vocab = engine.config().vocab_size;
-        let most = engine.limits().max_step_tokens;
+    ) -> Result<(), StepError> {
+        let vocab = engine.engine().config().vocab_size;
+        let most = engine.engine().limits().max_step_tokens;
         let (before, rest) = text.split_at(text.len() - tokens.len());
         for tokens in before.chunks(most) {
-            engine.step(&[Chunk { seq, tokens, want: Want::Nothing }])?;
+            engine.step(&[Piece { seq, tokens, want: Want::Nothing }])?;
         }
         let most = most.min(MAX_LOGITS / vocab).max(1);
         let mut place = 0;
         for chunk in rest.chunks(most) {
-            let outputs = engine.step(&[Chunk { seq, tokens: chunk, want: Want::Logits }])?;
+            let outputs = engine.step(&[Piece { seq, tokens: chunk, want: Want::Logits }])?;
             let [Output::Logits(logits)] = outputs.as_slice() else {
-                return Err(EngineError::Device("no logits came, though asked for".to_owned()));
+                let why = "no logits came, though asked for".to_owned();
+                return Err(EngineError::Invalid(why).into());
             };
             for row in logits.chunks_exact(vocab) {
                 self.token(id, place, row, tokens[place]);
@@ -156,15 +158,15 @@ mod tests {
         let weights = std::sync::Arc::new(crate::synth::nano());
         let open = |kv| {
             let options = CpuOptions { kv, max_sequences: 1, ..CpuOptions::default() };
-            CpuEngine::new(weights.clone(), options).unwrap()
+            ByHand::new(CpuEngine::new(weights.clone(), options).unwrap())
         };
         let (mut rounded, mut reference) = (open(KvDtype::Bf16), open(KvDtype::F32));
         let prompt = [5, 188_246, 7];
         let (mut tokens, mut next) = (Vec::new(), prompt.to_vec());
-        let seq = rounded.open(32).unwrap();
+        let seq = rounded.open();
         while tokens.len() < 20 {
             let want = Want::Token(Sampling::GREEDY);
-            let outputs = rounded.step(&[Chunk { seq, tokens: &next, want }]).unwrap();
+            let outputs = rounded.step(&[Piece { seq, tokens: &next, want }]).unwrap();
             let [Output::Token(token)] = outputs[..] else { panic!("{outputs:?}") };
             tokens.push(token);
             next = vec![token];

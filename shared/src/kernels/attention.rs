@@ -2,6 +2,12 @@
 //!
 //! Queries of one KV head form rows `token * group + head in group`; a *query tile* is a run of
 //! rows of one sequence. The host lists the tiles of a step.
+//!
+//! Positions behind the last one that a tile sees may hold anything, NaN too, and so may pages that
+//! it sees nothing of: what another sequence left there changes nothing. Positions before a window
+//! in a page that is partly seen are the sequence's own. A value that is not finite, of a position
+//! that some rows of a tile see, makes the tile's other rows NaN too: they are of the same
+//! sequence, whose later tokens fail anyway.
 
 use crate::block::Family;
 use crate::kv::{PAGE, SPLIT, head_len};
@@ -72,7 +78,7 @@ macro_rules! attention {
             $split(
                 /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled
                 q: *const u8,
-                /// this layer's pages, see [`crate::kv`]; finite everywhere, zeroed when allocated
+                /// this layer's pages, see [`crate::kv`]
                 pages: *const u8,
                 /// page numbers
                 table: *const u32,
@@ -118,7 +124,7 @@ macro_rules! attention {
             $whole(
                 /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled
                 q: *const u8,
-                /// this layer's pages, see [`crate::kv`]; finite everywhere, zeroed when allocated
+                /// this layer's pages, see [`crate::kv`]
                 pages: *const u8,
                 /// page numbers
                 table: *const u32,

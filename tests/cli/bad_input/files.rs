@@ -73,7 +73,7 @@ fn token_ids_that_are_none() {
     check(&[
         decode("-1", b"1 2\n3 x\n", &["ids.txt", "line 2", "\"x\" is no token id"]),
         decode("2", b"1 2\n3\n", &["no line 2", "it has 2"]),
-        decode("0", b"512\n", &["line 1", "token id 512", "0 to 511"]),
+        decode("0", b"4294967296\n", &["line 1", "4294967296", "no token id"]),
         decode("0", b"-1\n", &["line 1", "-1"]),
         decode("0", b"", &["no line 0", "it has 0"]),
         decode("-1", b"\xff\n", &["ids.txt", "UTF-8"]),
@@ -184,7 +184,9 @@ fn weights_that_are_not_the_configurations() {
         config_of_other_size("vocab_size", 513),
         config_of_other_size("num_local_experts", 16),
         case(COPY, &["model"]).file("model", "a file"),
-        case(COPY, &["index"]).model_copy().file("model/model.safetensors.index.json", "{}"),
+        case(COPY, &["index"])
+            .file("model/config.json", std::fs::read(tiny_model().join("config.json")).unwrap())
+            .file("model/model.safetensors.index.json", "{}"),
         case("run -c model/model.safetensors -i in.txt -o out.txt", &["folder"]).model_copy(),
     ]);
 }

@@ -109,10 +109,6 @@ fn flow(instruction: &Instruction, index_of: impl Fn(u64) -> Option<usize>) -> F
     if !conditional && mnemonic != "s_branch" {
         return Flow::Next;
     }
-    // SOPP: the low half of the first dword is the distance in dwords from the next instruction.
-    let target = instruction.bytes.first_chunk().and_then(|&low| {
-        let distance = i64::from(i16::from_le_bytes(low)) * 4;
-        index_of(instruction.address.wrapping_add(4).wrapping_add_signed(distance))
-    });
+    let target = instruction.branch_target().and_then(index_of);
     if conditional { Flow::Branch(target) } else { Flow::Jump(target) }
 }

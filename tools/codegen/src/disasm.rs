@@ -88,6 +88,17 @@ impl Instruction<'_> {
     pub fn mnemonic(&self) -> &str {
         self.text.split_whitespace().next().unwrap_or_default()
     }
+
+    /// Where a branch leads to.
+    pub fn branch_target(&self) -> Option<u64> {
+        let mnemonic = self.mnemonic();
+        if mnemonic != "s_branch" && !mnemonic.starts_with("s_cbranch") {
+            return None;
+        }
+        // SOPP: the low half of the first dword is the distance in dwords from the next instruction.
+        let distance = i64::from(i16::from_le_bytes(*self.bytes.first_chunk()?)) * 4;
+        Some(self.address.wrapping_add(4).wrapping_add_signed(distance))
+    }
 }
 
 /// A disassembler for one chip. Not shared between threads: LLVM's context has state.

@@ -9,6 +9,7 @@ use shared::kernels::{FINGERPRINT_SYMBOL, SOURCES_SYMBOL};
 use shared::launch::{Kernel, Type};
 
 use crate::chips::{Chip, Family};
+use crate::early;
 use crate::error::{AtPath, BuildError};
 
 /// Hashes of the sources that kernels are made from.
@@ -142,9 +143,7 @@ fn check_entry(table: &Kernel, params: &str, directives: &str, body: &str) -> Re
     let threads = directives.lines().find_map(|l| l.trim().strip_prefix(".maxntid "));
     let threads = threads.and_then(|t| t.trim().parse().ok());
     same("workgroup size", threads, Some((table.threads)(Family::Nvptx)))?;
-    if !body.contains("griddepcontrol.wait") {
-        return Err("does not wait for the launches before it, which it may overlap".to_owned());
-    }
+    early::check(table.name, body)?;
     if body.contains("__local_depot") {
         return Err("keeps an array in local memory, which is not in registers".to_owned());
     }

@@ -1,10 +1,12 @@
 //! The rustc calls that make a code object.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+
+use code_object::CodeObject;
 
 use crate::cache::{Stamp, hash_folder, hash_words, refresh};
 use crate::check::{Sources, check};
@@ -16,6 +18,18 @@ use crate::toolchain::{TESTED_RUSTC, Toolchain};
 /// Chips compiled at once: core's peak memory is about 1 GB each.
 const MAX_PARALLEL: usize = 2;
 
+/// Clippy, as a compiler; of the toolchain in use.
+const CLIPPY: &str = "clippy-driver";
+/// Lints of `shared` and `device`: those of the workspace, which only Cargo reads.
+const LINTS: [&str; 3] = ["-Wmissing_docs", "-Dunsafe_op_in_unsafe_fn", "-Wunused_qualifications"];
+/// Lints of the workspace that only Clippy knows.
+const CLIPPY_LINTS: [&str; 4] = [
+    "-Dclippy::undocumented_unsafe_blocks",
+    "-Dclippy::dbg_macro",
+    "-Dclippy::todo",
+    "-Dclippy::unimplemented",
+];
+
 /// What one chip's build left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
@@ -23,7 +37,7 @@ pub struct Artifact {
     pub chip: Chip,
     /// The ELF code object, or the PTX text for NVIDIA.
     pub path: PathBuf,
-    /// The assembler listing of the same code; PTX is its own listing.
+    /// The disassembly of the same code; PTX is its own listing.
     pub listing: PathBuf,
     /// False when an earlier build's output was still up to date.
     pub rebuilt: bool,
@@ -61,26 +75,8 @@ pub fn default_out() -> PathBuf {
 ///
 /// The first chip that failed, in the order of `chips`.
 pub fn build(chips: &[Chip], out: &Path) -> Result<Vec<Artifact>, BuildError> {
-    let root = checkout();
-    if !is_checkout(&root) {
-        return Err(BuildError::NoCheckout { root });
-    }
-    let toolchain = Toolchain::find(&root)?;
-    let cache = root.join("target/kernels").join(&toolchain.id);
-    for folder in [&cache, out] {
-        fs::create_dir_all(folder).at(folder)?;
-    }
-    let lock_path = cache.join(".lock");
-    let lock = File::create(&lock_path).at(&lock_path)?;
-    lock.lock().at(&lock_path)?;
-
-    let sources = Sources {
-        shared: hash_folder(&root.join("shared/src"))?,
-        device: hash_folder(&root.join("device/src"))?,
-    };
-    let tool = hash_folder(&root.join("tools/device-build/src"))?;
-    let core = core_root(&toolchain, &cache)?;
-    let build = Build { core, root, toolchain, cache, sources, tool };
+    let (build, _lock) = Build::open()?;
+    fs::create_dir_all(out).at(out)?;
     let queue = Mutex::new(chips.iter().enumerate());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -97,6 +93,16 @@ pub fn build(chips: &[Chip], out: &Path) -> Result<Vec<Artifact>, BuildError> {
     done.sort_by_key(|(i, _)| *i);
     write_index(out)?;
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Has Clippy look at the kernels as each of `chips` sees them, with warnings denied.
+///
+/// # Errors
+///
+/// The first chip that failed, with what Clippy says.
+pub fn lint(chips: &[Chip]) -> Result<(), BuildError> {
+    let (build, _lock) = Build::open()?;
+    chips.iter().try_for_each(|chip| build.lint(*chip))
 }
 
 /// Lists what `out` holds, one `NAME.EXT STAMP` a line, so that a build script has one file
@@ -131,15 +137,29 @@ struct Build {
 }
 
 impl Build {
-    fn chip(&self, chip: Chip, out: &Path) -> Result<Artifact, BuildError> {
-        let sysroot = self.cache.join(chip.name);
-        fs::create_dir_all(&sysroot).at(&sysroot)?;
-        let path = out.join(chip.name).with_extension(chip.extension());
-        let listing = match chip.family {
-            Family::Nvptx => path.clone(),
-            _ => out.join(chip.name).with_extension("s"),
+    /// What all chips need, and a lock on it that concurrent calls wait for.
+    fn open() -> Result<(Self, File), BuildError> {
+        let root = checkout();
+        if !is_checkout(&root) {
+            return Err(BuildError::NoCheckout { root });
+        }
+        let toolchain = Toolchain::find(&root)?;
+        let cache = root.join("target/kernels").join(&toolchain.id);
+        fs::create_dir_all(&cache).at(&cache)?;
+        let lock_path = cache.join(".lock");
+        let lock = File::create(&lock_path).at(&lock_path)?;
+        lock.lock().at(&lock_path)?;
+        let sources = Sources {
+            shared: hash_folder(&root.join("shared/src"))?,
+            device: hash_folder(&root.join("device/src"))?,
         };
-        let stamp = Stamp::new([
+        let tool = hash_folder(&root.join("tools/device-build/src"))?;
+        let core = core_root(&toolchain, &cache)?;
+        Ok((Build { core, root, toolchain, cache, sources, tool }, lock))
+    }
+
+    fn stamp(&self, chip: Chip) -> Stamp {
+        Stamp::new([
             ("compiler", hash_words([self.toolchain.id.as_str()])),
             (
                 "flags",
@@ -148,7 +168,24 @@ impl Build {
             ("shared/src", self.sources.shared),
             ("device/src", self.sources.device),
             ("tools/device-build/src", self.tool),
-        ]);
+        ])
+    }
+
+    /// The folder of a chip's libraries.
+    fn sysroot(&self, chip: Chip) -> Result<PathBuf, BuildError> {
+        let sysroot = self.cache.join(chip.name);
+        fs::create_dir_all(&sysroot).at(&sysroot)?;
+        Ok(sysroot)
+    }
+
+    fn chip(&self, chip: Chip, out: &Path) -> Result<Artifact, BuildError> {
+        let sysroot = self.sysroot(chip)?;
+        let path = out.join(chip.name).with_extension(chip.extension());
+        let listing = match chip.family {
+            Family::Nvptx => path.clone(),
+            _ => out.join(chip.name).with_extension("s"),
+        };
+        let stamp = self.stamp(chip);
         let stamp_path = out.join(format!("{}.stamp", chip.name));
         let rebuilt = refresh(&stamp_path, &stamp, &[&path, &listing], |why| {
             eprintln!("device-build: compiling the kernels of {} ({why})", chip.name);
@@ -177,6 +214,27 @@ impl Build {
         Ok(())
     }
 
+    /// `shared`, which `device` links.
+    fn shared(&self, chip: Chip, sysroot: &Path) -> Result<(), BuildError> {
+        self.rlib(chip, "shared", &self.root.join("shared/src/lib.rs"), sysroot, &LINTS)
+    }
+
+    /// Clippy's opinion of `device`, with warnings denied, unless it was heard already.
+    fn lint(&self, chip: Chip) -> Result<(), BuildError> {
+        let sysroot = self.sysroot(chip)?;
+        refresh(&sysroot.join("lint.stamp"), &self.stamp(chip), &[], |_| {
+            self.core(chip, &sysroot)?;
+            self.shared(chip, &sysroot)?;
+            let mut clippy = self.compiler(CLIPPY, chip, "device", &sysroot);
+            clippy.args(["--crate-type=rlib", "--emit=metadata", "--extern=shared", "-Dwarnings"]);
+            clippy.arg("--out-dir").arg(sysroot.join("lint"));
+            clippy.args(LINTS).args(CLIPPY_LINTS).args(kernel_flags(chip));
+            clippy.arg(self.root.join("device/src/lib.rs"));
+            self.run(chip, "device", clippy)
+        })?;
+        Ok(())
+    }
+
     fn rlib(
         &self,
         chip: Chip,
@@ -200,22 +258,23 @@ impl Build {
         path: &Path,
         listing: &Path,
     ) -> Result<(), BuildError> {
-        let lints = ["-Wmissing_docs", "-Dunsafe_op_in_unsafe_fn"];
-        self.rlib(chip, "shared", &self.root.join("shared/src/lib.rs"), sysroot, &lints)?;
+        self.shared(chip, sysroot)?;
 
         let attributes = sysroot.join("attributes.csv");
         fs::write(&attributes, kernel_attributes(chip)).at(&attributes)?;
-        let (object, text) = (sysroot.join("device.co"), sysroot.join("device.s"));
+        let (object, text) = (sysroot.join("device.co"), sysroot.join("device.ptx"));
 
         let mut rustc = self.rustc(chip, "device", sysroot);
         rustc.args(["--crate-type=cdylib", "-Clto=fat", "--extern=shared"]);
-        rustc.args(lints).args(kernel_flags(chip));
+        rustc.args(LINTS).args(kernel_flags(chip));
         rustc.env("GPTOSS_KERNEL_SOURCES", format!("{:016x}", self.sources.device));
         rustc.arg(format!("-Cllvm-args=--forceattrs-csv-path={}", attributes.display()));
-        rustc.arg(emit("asm", &text));
-        if chip.family != Family::Nvptx {
-            rustc.arg(emit("link", &object));
-        }
+        // One output: with two, the compiler generates code twice, and not always the same. One unit,
+        // as PTX is anyway: attributes and register arrays need all of a kernel at once.
+        rustc.arg("-Ccodegen-units=1").arg(match chip.family {
+            Family::Nvptx => emit("asm", &text),
+            _ => emit("link", &object),
+        });
         rustc.arg(self.root.join("device/src/lib.rs"));
         self.run(chip, "device", rustc)?;
 
@@ -225,14 +284,26 @@ impl Build {
             return Ok(());
         }
         check(chip, &object, self.sources)?;
-        let assembly = fs::read_to_string(&text).at(&text)?;
-        fs::write(listing, without_bitcode(&assembly)).at(listing)?;
+        let bytes = fs::read(&object).at(&object)?;
+        let parsed = CodeObject::parse(&bytes)
+            .map_err(|source| BuildError::CodeObject { path: object.clone(), source })?;
+        fs::write(listing, crate::listing::listing(&parsed)).at(listing)?;
         fs::copy(&object, path).at(path)?;
         Ok(())
     }
 
     fn rustc(&self, chip: Chip, krate: &str, sysroot: &Path) -> Command {
-        let mut rustc = Command::new(&self.toolchain.rustc);
+        self.compiler(&self.toolchain.rustc, chip, krate, sysroot)
+    }
+
+    fn compiler(
+        &self,
+        program: impl AsRef<OsStr>,
+        chip: Chip,
+        krate: &str,
+        sysroot: &Path,
+    ) -> Command {
+        let mut rustc = Command::new(program);
         // rustc keeps intermediate files in the working folder, under names that all chips share.
         rustc.current_dir(sysroot).args(["--edition=2024", "--crate-name", krate, "-L"]);
         rustc.arg(sysroot).args(flags(chip));
@@ -241,7 +312,7 @@ impl Build {
 
     fn run(&self, chip: Chip, krate: &'static str, mut rustc: Command) -> Result<(), BuildError> {
         let out = rustc.output().map_err(|e| BuildError::NoRustc {
-            rustc: self.toolchain.rustc.display().to_string(),
+            rustc: rustc.get_program().display().to_string(),
             reason: e.to_string(),
         })?;
         let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -312,20 +383,6 @@ fn kernel_attributes(chip: Chip) -> String {
         };
     }
     lines
-}
-
-/// The listing less the module's bitcode and rustc's command line, which LTO puts in front of it
-/// as strings.
-fn without_bitcode(assembly: &str) -> String {
-    let mut keep = true;
-    let lines = assembly.lines().filter(|line| {
-        let line = line.trim_start();
-        if line.starts_with(".section") || line.starts_with(".amdgcn_target") {
-            keep = !(line.contains(".llvmbc") || line.contains(".llvmcmd"));
-        }
-        keep
-    });
-    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn emit(kind: &str, path: &Path) -> OsString {

@@ -13,11 +13,13 @@ mod cache;
 mod check;
 mod chips;
 mod compile;
+mod early;
 mod error;
 mod library;
+mod listing;
 mod toolchain;
 
 pub use chips::{CHIPS, Chip, Family, chip, detected_chips, parse_chips};
-pub use compile::{Artifact, build, default_out};
+pub use compile::{Artifact, build, default_out, lint};
 pub use error::BuildError;
 pub use toolchain::TESTED_RUSTC;

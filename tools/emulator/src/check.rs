@@ -10,7 +10,31 @@ mod waits;
 use crate::exec::{Group, Observer, Outcome, Wave};
 use crate::fault::FaultKind;
 use crate::isa::{Inst, Src, Unit};
-use crate::launch::Checkers;
+
+/// Opt-in checks. Each costs time; none changes a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checkers {
+    /// Uses of LDS, registers or device memory that nobody has written.
+    pub uninitialised: bool,
+    /// LDS and global bytes touched by two waves of a workgroup, one of them writing, without a
+    /// barrier in between.
+    pub races: bool,
+    /// Results of memory instructions used before a wait covers them.
+    pub waits: bool,
+    /// Waves of a workgroup at different barriers, or ended while others wait.
+    pub barriers: bool,
+}
+
+impl Checkers {
+    /// Every check.
+    pub const ALL: Checkers =
+        Checkers { uninitialised: true, races: true, waits: true, barriers: true };
+
+    /// Whether any check is on.
+    pub fn any(self) -> bool {
+        self != Checkers::default()
+    }
+}
 
 /// The checks of one workgroup.
 pub(crate) struct Checker {

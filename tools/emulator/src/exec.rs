@@ -21,6 +21,9 @@ mod valu32;
 mod valu64;
 mod wave;
 
+#[cfg(test)]
+mod tests;
+
 use crate::fault::FaultKind;
 use crate::isa::{Inst, Unit};
 

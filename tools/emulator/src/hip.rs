@@ -6,10 +6,12 @@
 //! the shared library `libamdhip64.so` that the `amdhip64` crate makes, or in
 //! process through [`symbol`].
 //!
-//! - `queue` orders work: a thread per stream, signals between them.
-//! - `capture` and `graph` record work instead and replay it.
-//! - `operation` is what a stream can do; `memory`, `transfer`, `module` and
-//!   `registration` make operations of what a program asks.
+//! - `queue` orders work, of which it knows only the trait: a thread per stream,
+//!   signals between them.
+//! - `capture` and `graph` record work instead; `replay` runs it.
+//! - `operation` has the simple kinds of work; `memory`, `transfer`, `module` and
+//!   `registration` make work of what a program asks.
+//! - Each file owns the handles it gives out; `process` resets them all.
 //! - A kernel that faults leaves its device failed: every later call on the
 //!   device returns that error until `hipDeviceReset`.
 
@@ -18,6 +20,7 @@ mod attributes;
 mod capture;
 mod context;
 mod device;
+mod devices;
 mod error;
 mod event;
 mod export;
@@ -28,9 +31,11 @@ mod image;
 mod memory;
 mod module;
 mod operation;
+mod process;
 mod properties;
 mod queue;
 mod registration;
+mod replay;
 mod runtime;
 mod signal;
 mod stats;
@@ -48,14 +53,15 @@ pub use stats::{KernelStats, take_stats};
 static SYMBOLS: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(|| {
     let files = [
         context::exported(),
-        device::exported(),
+        devices::exported(),
         error::exported(),
         event::exported(),
         function::exported(),
-        graph::exported(),
         memory::exported(),
         module::exported(),
+        process::exported(),
         registration::exported(),
+        replay::exported(),
         stream::exported(),
         transfer::exported(),
     ];

@@ -3,6 +3,7 @@
 mod arguments;
 mod dispatch;
 
+use crate::check::Checkers;
 use crate::code::{CodeImage, Kernel, Start};
 use crate::counters::Counters;
 use crate::fault::{Fault, FaultKind};
@@ -25,31 +26,6 @@ pub struct Launch<'a> {
     pub dynamic_lds: u32,
     /// The explicit arguments, laid out as the metadata says. Hidden arguments are filled in.
     pub kernarg: &'a [u8],
-}
-
-/// Opt-in checks. Each costs time; none changes a result.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Checkers {
-    /// Uses of LDS, registers or device memory that nobody has written.
-    pub uninitialised: bool,
-    /// LDS and global bytes touched by two waves of a workgroup, one of them writing, without a
-    /// barrier in between.
-    pub races: bool,
-    /// Results of memory instructions used before a wait covers them.
-    pub waits: bool,
-    /// Waves of a workgroup at different barriers, or ended while others wait.
-    pub barriers: bool,
-}
-
-impl Checkers {
-    /// Every check.
-    pub const ALL: Checkers =
-        Checkers { uninitialised: true, races: true, waits: true, barriers: true };
-
-    /// Whether any check is on.
-    pub fn any(self) -> bool {
-        self != Checkers::default()
-    }
 }
 
 /// How to run a launch. Results depend on none of it.

@@ -12,11 +12,13 @@ pub mod code;
 pub mod counters;
 mod exec;
 pub mod fault;
+mod guest;
 pub mod hip;
 mod isa;
 pub mod launch;
 pub mod memory;
 
+pub use check::Checkers;
 pub use chip::{Chip, UnknownChip};
 pub use code::{CodeImage, Kernel, LoadError};
 pub use counters::Counters;
@@ -24,5 +26,5 @@ pub use fault::{Fault, FaultKind};
 pub use hip::{
     ConfigError, KernelStats, configure, default_checkers, last_fault, symbol, symbols, take_stats,
 };
-pub use launch::{Checkers, Launch, LaunchError, Options, launch};
+pub use launch::{Launch, LaunchError, Options, launch};
 pub use memory::{Allocation, Memory, MemoryError, Owner};

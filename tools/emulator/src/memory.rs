@@ -9,6 +9,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
+use crate::guest;
+
 /// The 16-bit pattern, repeated, that fresh memory holds: a NaN as f16, bf16, f32 and f64.
 pub const POISON: u16 = 0x7ff7;
 
@@ -240,8 +242,8 @@ impl Memory {
             return Ok(());
         }
         let _held = self.checked(address, into.len())?;
-        // SAFETY: `_held` keeps the whole source range mapped, and `into` is exclusively ours.
-        unsafe { std::ptr::copy(address as *const u8, into.as_mut_ptr(), into.len()) };
+        // SAFETY: `_held` keeps the whole source range mapped.
+        unsafe { guest::read(address, into) };
         Ok(())
     }
 
@@ -255,7 +257,7 @@ impl Memory {
         }
         let held = self.checked(address, from.len())?;
         // SAFETY: `held` keeps the whole destination range mapped.
-        unsafe { std::ptr::copy(from.as_ptr(), address as *mut u8, from.len()) };
+        unsafe { guest::write(address, from) };
         held.mark_written(address, from.len());
         Ok(())
     }
@@ -271,8 +273,8 @@ impl Memory {
         }
         let source = self.checked(from, bytes)?;
         let target = self.checked(to, bytes)?;
-        // SAFETY: both ranges are kept mapped; `copy` allows overlap.
-        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
+        // SAFETY: both ranges are kept mapped.
+        unsafe { guest::copy(to, from, bytes) };
         if target.written.is_some() {
             for i in 0..bytes as u64 {
                 if source.first_unwritten(from + i, 1).is_none() {
@@ -298,9 +300,7 @@ impl Memory {
         for at in (0..bytes).step_by(block.len()) {
             let count = block.len().min(bytes - at);
             // SAFETY: `held` keeps the range mapped and `at + count <= bytes`.
-            unsafe {
-                std::ptr::copy(block.as_ptr(), (address + at as u64) as *mut u8, count);
-            }
+            unsafe { guest::write(address + at as u64, &block[..count]) };
         }
         held.mark_written(address, bytes);
         Ok(())

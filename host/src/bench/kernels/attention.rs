@@ -1,5 +1,6 @@
 //! Attention: split and merged for decode, whole for prefill.
 
+use half::bf16;
 use shared::kernels::attention::{SPLIT_ROWS, WHOLE_ROWS, max_splits};
 use shared::kv::{PAGE, page_len};
 
@@ -10,8 +11,8 @@ use crate::gpu::{DeviceBuffer, GpuError};
 /// `rows` queries that begin at `context - rows / sequences` of each sequence.
 struct Step {
     shape: AttentionShape,
-    q: DeviceBuffer<u16>,
-    pages: DeviceBuffer<u16>,
+    q: DeviceBuffer<bf16>,
+    pages: DeviceBuffer<bf16>,
     /// Page numbers, one table after the other by set.
     table: DeviceBuffer<u32>,
     tiles: DeviceBuffer<u32>,
@@ -132,7 +133,7 @@ fn decode(
     let splits = max_splits(context as u32 - 1, window.unwrap_or(0) as u32) as usize;
     let query_rows = rows * shape.group;
     let parts = DeviceBuffer::<f32>::new(bench.device(), shape.parts_len(query_rows, splits))?;
-    let out = DeviceBuffer::<u16>::new(bench.device(), shape.out_len())?;
+    let out = DeviceBuffer::<bf16>::new(bench.device(), shape.out_len())?;
     let (stream, kernels) = (bench.stream, bench.kernels);
     let name = format!("{rows} after {context}, {}", seen_name(window));
     let split = |set| {
@@ -160,7 +161,7 @@ fn decode(
 fn prefill(bench: &mut Bench<'_>, rows: usize, window: Option<usize>) -> Result<(), GpuError> {
     let step = Step::new(bench, [1, rows, rows], window, WHOLE_ROWS)?;
     let shape = step.shape;
-    let out = DeviceBuffer::<u16>::new(bench.device(), shape.out_len())?;
+    let out = DeviceBuffer::<bf16>::new(bench.device(), shape.out_len())?;
     let (stream, kernels) = (bench.stream, bench.kernels);
     let kernel = format!("attention_whole_{}", shape.head_dim);
     let bytes = [step.kv_bytes + (step.q.len() + out.len()) * 2, step.flops()];

@@ -1,16 +1,17 @@
 //! The dense products.
 
+use half::bf16;
 use shared::block::tiled_len;
 
 use super::Bench;
-use crate::bench::cublas::{Cublas, Output};
+use crate::bench::cublas::{Cublas, Product};
 use crate::gpu::launch::linear::{DenseFormat, Linear, LinearPath, LinearShape, Store};
 use crate::gpu::{DeviceBuffer, GpuError};
 
 /// What one launch reads and writes.
 struct Set {
     w: DeviceBuffer<u8>,
-    x: DeviceBuffer<u16>,
+    x: DeviceBuffer<bf16>,
     out: DeviceBuffer<f32>,
 }
 
@@ -103,6 +104,6 @@ fn vendor(
     let work = [bytes, 2 * rows * n * k];
     bench.measure(name, shape_name.to_owned(), work, sets.len(), |set| {
         let (w, x, out) = &sets[set];
-        cublas.gemm_bf16(Output::F32(out.view()), x.view(), w.view(), [rows, n, k])
+        cublas.gemm_bf16(Product::F32(out.view()), x.view(), w.view(), [rows, n, k])
     })
 }

@@ -1,5 +1,6 @@
 //! The mixture of experts.
 
+use half::bf16;
 use shared::block::tiled_len;
 
 use super::{Bench, words};
@@ -141,7 +142,7 @@ fn around(
 
     let shape = format!("{assignments} x {n}");
     let x = bench.bf16(tiled_len(rows, n))?;
-    let gathered = DeviceBuffer::<u16>::new(bench.device(), tiled_len(slots, n))?;
+    let gathered = DeviceBuffer::<bf16>::new(bench.device(), tiled_len(slots, n))?;
     let bytes = (rows + assignments) * n * 2;
     bench.measure("moe_gather", shape.clone(), [bytes, 0], ROUTINGS, |set| {
         let from = chosen[set].assignment_of.view();

@@ -1,5 +1,6 @@
 //! Kernels that work row by row: embedding, norm, rotation, argmax.
 
+use half::bf16;
 use shared::block::tiled_len;
 use shared::kv::{PAGE, page_len};
 
@@ -51,7 +52,7 @@ fn norm(bench: &mut Bench<'_>) -> Result<(), GpuError> {
         let bytes = rows * n * 6 + n * 4;
         let sets: Vec<_> = (0..bench.sets(bytes)?)
             .map(|_| {
-                let y = DeviceBuffer::<u16>::new(bench.device(), tiled_len(rows, n))?;
+                let y = DeviceBuffer::<bf16>::new(bench.device(), tiled_len(rows, n))?;
                 Ok((bench.f32(rows * n)?, y))
             })
             .collect::<Result<_, GpuError>>()?;
@@ -83,9 +84,9 @@ fn rotate(bench: &mut Bench<'_>) -> Result<(), GpuError> {
         let sets: Vec<_> = (0..bench.sets(bytes)?)
             .map(|_| {
                 let q = kv_heads * tiled_len(rows * group, head_dim);
-                let q = DeviceBuffer::<u16>::new(bench.device(), q)?;
+                let q = DeviceBuffer::<bf16>::new(bench.device(), q)?;
                 let pages = pages * page_len(kv_heads, head_dim);
-                let pages = DeviceBuffer::<u16>::new(bench.device(), pages)?;
+                let pages = DeviceBuffer::<bf16>::new(bench.device(), pages)?;
                 Ok((bench.f32(rows * columns)?, q, pages))
             })
             .collect::<Result<_, GpuError>>()?;

@@ -2,12 +2,15 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::Result;
-use gptoss::engine::Engine;
 use gptoss::harmony::{self, Channel, Delta, Effort, Message, Parser, Role, SystemPrompt};
-use gptoss::modes::scheduler::{Event, Request, Scheduler};
+use gptoss::scheduler::{Event, Request};
+use gptoss::terminal;
 use gptoss::tokenizer::Tokenizer;
+use gptoss::worker::{Worker, WorkerOptions};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -57,13 +60,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut console = Console::stdout(args.log())?;
     let tokenizer = args.tokenizer()?;
     let (weights, _) = args.weights(&mut console)?;
-    let mut opened = args.device.open(weights, 1, args.room())?;
+    let opened = args.device.open(weights, args.room(1))?;
     console.line(format!("device: {}", opened.describe()))?;
-    let engine = opened.engine();
-    let positions = args.positions(engine)?;
+    let positions = args.positions(opened.engine())?;
+    let worker = Worker::start(opened.engines, WorkerOptions { batch: 1, reuse: true })?;
     let mut chat = Chat {
         tokenizer: &tokenizer,
-        engine,
+        worker,
         positions,
         sampling: args.sampling(time_seed),
         effort: args.effort.unwrap_or_default(),
@@ -113,7 +116,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 struct Chat<'a> {
     tokenizer: &'a Tokenizer,
-    engine: &'a mut dyn Engine,
+    worker: Worker,
     /// Most tokens of the conversation.
     positions: usize,
     sampling: gptoss::engine::Sampling,
@@ -130,7 +133,7 @@ impl Chat<'_> {
         self.history.push(Message::new(Role::User, text));
         let conversation = self.conversation();
         let prompt = harmony::render(&conversation, self.tokenizer)?;
-        if let Err(error) = check_prompt(&prompt, self.engine.config(), self.positions) {
+        if let Err(error) = check_prompt(&prompt, self.worker.config(), self.positions) {
             self.history.pop();
             return console.line(format!("({error}; /reset starts over)"));
         }
@@ -153,21 +156,26 @@ impl Chat<'_> {
     fn answer(&mut self, prompt: Vec<u32>, console: &mut Console) -> Result<Vec<Message>> {
         let max_tokens = self.positions - prompt.len();
         let stop = harmony::STOP_TOKENS.to_vec();
-        let mut scheduler = Scheduler::new(1);
-        scheduler.submit(Request { id: 0, prompt, max_tokens, sampling: self.sampling, stop });
+        let sampling = self.sampling;
+        let request = Request { id: 0, prompt, max_tokens, sampling, stop, prefill_only: false };
+        let (sender, events) = mpsc::channel();
+        let handle = self.worker.submit(request, &sender, None);
         let mut parser = Parser::default();
         let mut printer = Printer { colour: self.colour, channel: None };
-        while !scheduler.is_idle() {
-            if interrupt::asked() {
-                scheduler.cancel(0, self.engine);
-                break;
-            }
-            for event in scheduler.step(self.engine)? {
-                if let Event::Token { token, .. } = event {
+        loop {
+            match events.recv_timeout(Duration::from_millis(50)) {
+                Ok(Event::Token { token, .. }) => {
                     for delta in parser.push(token, self.tokenizer)? {
                         printer.print(&delta, console)?;
                     }
                 }
+                Ok(Event::Failed { error, .. }) => anyhow::bail!(error),
+                Ok(Event::Done { .. }) => break,
+                Ok(_) | Err(_) => {}
+            }
+            if interrupt::asked() {
+                handle.cancel();
+                break;
             }
         }
         let (rest, messages) = parser.finish();
@@ -192,12 +200,12 @@ impl Printer {
             self.channel = Some(delta.channel);
             if delta.channel != Channel::Final {
                 let dim = if self.colour { DIM } else { "" };
-                let to = delta.recipient.iter().map(|name| format!(" to {name}"));
+                let to = delta.recipient.iter().map(|name| format!(" to {}", terminal::line(name)));
                 let to: String = to.collect();
                 console.text(&format!("{dim}[{}{to}] ", delta.channel.name()))?;
             }
         }
-        console.text(&delta.text)
+        console.untrusted(&delta.text)
     }
 
     /// Ends the line, when something was printed.

@@ -3,17 +3,19 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use gptoss::cpu::CpuEngine;
-use gptoss::engine::{Engine, Sampling};
+use gptoss::engine::{ByHand, Engine, Sampling};
 use gptoss::modes::crosscheck::{self, Crosscheck};
 use gptoss::modes::journal::{self, JobKey, OutputFile};
-use gptoss::modes::parallel::{self, Outcome};
-use gptoss::modes::scheduler::{Counts, Event, Request};
 use gptoss::modes::{prompts, request_seed, verify};
+use gptoss::scheduler::{Counts, Event, Request, RequestError};
+use gptoss::stop;
 use gptoss::tokenizer::{STOP_TOKENS, Tokenizer};
+use gptoss::worker::{Until, Worker, WorkerOptions};
 
 use super::{Args, Console, describe_sampling, encode, time_seed};
 use crate::cli::interrupt;
@@ -25,6 +27,8 @@ const SAMPLE: &str = "4\n\
     What is the capital of France?\n\
     Write a short poem about rain on a tin roof.\n\
     Explain why matrix units want their operands in tiles.\n";
+/// How often Ctrl-C is looked for while no event comes.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     // Ids on standard output stay alone there.
@@ -36,12 +40,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let name = args.input.as_deref().unwrap_or("the sample prompts");
     let limit = (args.truncate > 0).then_some(args.truncate);
     let prompts = prompts::parse(&input, limit).with_context(|| name.to_owned())?;
-    let tokenizer = args.tokenizer()?;
+    let tokenizer = Arc::new(args.tokenizer()?);
     let (weights, model) = args.weights(&mut console)?;
     let built_in = args.checkpoint.is_none();
-    let mut opened = match built_in {
-        true => args.device.open_or_emulate(Arc::clone(&weights), args.batch(), args.room())?,
-        false => args.device.open_all(Arc::clone(&weights), args.batch(), args.room())?,
+    let room = args.room(args.batch());
+    let opened = match built_in {
+        true => args.device.open_or_emulate(Arc::clone(&weights), room)?,
+        false => args.device.open_all(Arc::clone(&weights), room)?,
     };
     // What the built-in model computes on a GPU is compared with the CPU engine.
     let compared = built_in && !opened.is_cpu() && args.temperature() == 0.0;
@@ -52,7 +57,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     console.line(format!(
         "getp: {} requests, {positions} positions, {} at a time",
         prompts.len(),
-        args.batch().min(engine.limits().max_sequences) * opened.engines.len()
+        args.batch().min(engine.limits().max_chunks) * opened.engines.len()
     ))?;
     if sampling.temperature > 0.0 {
         console.line(describe_sampling(&sampling))?;
@@ -64,14 +69,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             .with_context(|| name.to_owned())
     })?;
     let key = args.job_key(&prompts, positions, sampling, &model, &opened.kind)?;
-    let Some(output) = open_output(args, &requests, &key)? else {
+    let until = || stop::until(&args.stop, &tokenizer);
+    let Some(output) = open_output(args, &requests, &key, until)? else {
         console.line("resume: every request is finished already")?;
         return verified(args, &mut console);
     };
     let mut job = Job { requests, output, generated: 0, kept: compared.then(Vec::new) };
-    let outcome = job.infer(&mut opened.engines, args.batch(), &mut phases, &mut console)?;
-    if !outcome.is_complete {
+    let options = WorkerOptions { batch: args.batch(), reuse: true };
+    let worker = Worker::start(opened.engines, options)?;
+    let outcome = job.infer(worker, until, &mut phases, &mut console)?;
+    if outcome.is_interrupted {
         return interrupted(args.output.as_deref());
+    }
+    if !outcome.failed.is_empty() {
+        return failed(&outcome.failed, job.requests.len(), args.output.as_deref());
     }
     job.output.finish()?;
 
@@ -85,21 +96,33 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         phases.print(outcome.counts, &mut console)?;
     }
     if let Some(kept) = job.kept {
-        let reference = args.device.open_reference(weights)?;
+        let reference = ByHand::new(args.device.open_reference(weights)?);
         crosscheck(&job.requests, &kept, reference, &mut console)?;
     }
     verified(args, &mut console)
 }
 
 /// The output, as far as an earlier run came; `None` when that was to its end.
-fn open_output(args: &Args, requests: &[Request], key: &JobKey) -> Result<Option<OutputFile>> {
+fn open_output(
+    args: &Args,
+    requests: &[Request],
+    key: &JobKey,
+    until: impl Fn() -> Option<Until>,
+) -> Result<Option<OutputFile>> {
     let count = requests.len();
     Ok(match &args.output {
         None => Some(OutputFile::stream(Box::new(std::io::stdout()), count)),
         Some(path) if args.resume => OutputFile::resume(path, count, key, |request, ids| {
             let Request { max_tokens, stop, .. } = &requests[request];
             let stopped = ids.last().is_some_and(|id| stop.contains(id));
-            ids.len() == *max_tokens || stopped && ids.len() < *max_tokens
+            let enough = || {
+                let mut until = until();
+                until
+                    .as_mut()
+                    .and_then(|until| ids.iter().position(|&id| until(id)))
+                    .is_some_and(|at| at + 1 == ids.len())
+            };
+            ids.len() == *max_tokens || ids.len() < *max_tokens && (stopped || enough())
         })?,
         Some(path) => Some(OutputFile::create(path, count, key)?),
     })
@@ -117,7 +140,7 @@ fn verified(args: &Args, console: &mut Console) -> Result<ExitCode> {
 fn crosscheck(
     requests: &[Request],
     chosen: &[(usize, Vec<u32>)],
-    mut reference: CpuEngine,
+    mut reference: ByHand<CpuEngine>,
     console: &mut Console,
 ) -> Result<()> {
     let mut found = Crosscheck::default();
@@ -167,7 +190,8 @@ fn requests(
             .with_context(|| format!("prompt {id} (line {})", id + 2))?;
         let max_tokens = positions - prompt.len();
         let sampling = Sampling { seed: request_seed(sampling.seed, id as u64), ..sampling };
-        Ok(Request { id, prompt, max_tokens, sampling, stop: STOP_TOKENS.into() })
+        let stop = STOP_TOKENS.into();
+        Ok(Request { id, prompt, max_tokens, sampling, stop, prefill_only: false })
     };
     prompts.iter().enumerate().map(request).collect()
 }
@@ -190,6 +214,21 @@ fn interrupted(output: Option<&Path>) -> Result<ExitCode> {
     Ok(ExitCode::from(interrupt::EXIT_CODE))
 }
 
+/// Says which requests failed. The others are kept, and the output is not whole.
+fn failed(
+    failed: &[(usize, RequestError)],
+    requests: usize,
+    output: Option<&Path>,
+) -> Result<ExitCode> {
+    for (id, error) in failed {
+        eprintln!("gptoss: prompt {id} (line {}): {error}", id + 2);
+    }
+    let kept = output.map_or_else(String::new, |path| {
+        format!("; the others are kept in {}", journal::journal_path(path).display())
+    });
+    bail!("{} of {requests} requests failed{kept}", failed.len())
+}
+
 fn check(output: &Path, reference: &Path, console: &mut Console) -> Result<ExitCode> {
     let read = |path: &Path| {
         let bytes =
@@ -203,6 +242,14 @@ fn check(output: &Path, reference: &Path, console: &mut Console) -> Result<ExitC
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What a run came to.
+#[derive(Default)]
+struct Outcome {
+    counts: Counts,
+    is_interrupted: bool,
+    failed: Vec<(usize, RequestError)>,
+}
+
 struct Job {
     requests: Vec<Request>,
     output: OutputFile,
@@ -213,11 +260,11 @@ struct Job {
 }
 
 impl Job {
-    /// Runs what is not done yet, until all is or Ctrl-C comes.
+    /// Runs what is not done yet, until all has ended or Ctrl-C comes.
     fn infer(
         &mut self,
-        engines: &mut [Box<dyn Engine>],
-        batch: usize,
+        worker: Worker,
+        until: impl Fn() -> Option<Until>,
         phases: &mut Phases,
         console: &mut Console,
     ) -> Result<Outcome> {
@@ -228,29 +275,51 @@ impl Job {
             console.line(format!("resume: {kept} requests are finished"))?;
         }
         let mut report = Report::new(&todo);
-        let mut writing = 0.0;
-        let on_event = |event| {
-            let Event::Done { id, tokens } = event else {
-                report.token();
-                return Ok(());
-            };
-            self.generated += tokens.len();
-            report.done(self.requests[id].max_tokens - tokens.len());
-            if let Some(kept) = &mut self.kept {
-                kept.push((id, tokens.clone()));
-            }
-            let start = Instant::now();
-            let recorded = self.output.record(id, tokens);
-            writing += start.elapsed().as_secs_f64();
-            recorded.with_context(|| "the output is unfinished; --resume completes it")
-        };
         interrupt::catch()?;
-        let outcome = phases
-            .time("engine", || parallel::run(engines, batch, todo, interrupt::asked, on_event))?;
+        let start = Instant::now();
+        let mut outcome = Outcome::default();
+        let mut writing = Duration::ZERO;
+        let (sender, events) = mpsc::channel();
+        let mut left = todo.len();
+        todo.into_iter().for_each(|request| drop(worker.submit(request, &sender, until())));
+        while left > 0 {
+            match events.recv_timeout(ASK_EVERY) {
+                Ok(Event::Token { .. }) => report.token(),
+                Ok(Event::Done { id, tokens, .. }) => {
+                    left -= 1;
+                    let start = Instant::now();
+                    self.record(id, tokens, &mut report)?;
+                    writing += start.elapsed();
+                }
+                Ok(Event::Failed { id, error }) => {
+                    left -= 1;
+                    outcome.failed.push((id, error));
+                }
+                Ok(Event::Started { .. } | Event::Prefill { .. }) | Err(_) => {}
+            }
+            if interrupt::asked() {
+                outcome.is_interrupted = true;
+                break;
+            }
+        }
+        outcome.counts = worker.counts();
+        drop(worker);
+        phases.add("engine", start.elapsed().as_secs_f64());
         // The engines go on meanwhile.
-        phases.add("of it output", writing);
+        phases.add("of it output", writing.as_secs_f64());
         drop(report);
         Ok(outcome)
+    }
+
+    /// Keeps what a request generated.
+    fn record(&mut self, id: usize, tokens: Vec<u32>, report: &mut Report) -> Result<()> {
+        self.generated += tokens.len();
+        report.done(self.requests[id].max_tokens - tokens.len());
+        if let Some(kept) = &mut self.kept {
+            kept.push((id, tokens.clone()));
+        }
+        let recorded = self.output.record(id, tokens);
+        recorded.with_context(|| "the output is unfinished; --resume completes it")
     }
 }
 
@@ -314,6 +383,7 @@ impl Phases {
             ("steps", counts.steps),
             ("prefill tokens", counts.prefill_tokens),
             ("decode tokens", counts.decode_tokens),
+            ("reused tokens", counts.reused_tokens),
             ("preemptions", counts.preemptions),
         ] {
             console.line(format!("{name:<17}: {count:>10}"))?;

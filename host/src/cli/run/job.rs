@@ -36,6 +36,7 @@ impl Args {
             prompts: prompts::fingerprint(prompts),
             positions,
             sampling,
+            stop: self.stop.clone(),
             model: model.to_owned(),
             model_files,
             bin_layout: self.model.options(self.checkpoint.as_deref())?.bin_layout,

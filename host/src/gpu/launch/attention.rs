@@ -3,6 +3,7 @@
 //! Tile lists, positions and page numbers are content of device memory that the kernels trust, so
 //! these launchers are `unsafe`; see [`Attention`] for what must hold.
 
+use half::bf16;
 use shared::block::tiled_len;
 use shared::kernels::attention::*;
 use shared::kv;
@@ -33,13 +34,14 @@ pub struct AttentionShape {
 /// The contract of the `unsafe` launchers: every entry of `tiles` is a run of existing query rows
 /// of one sequence, its tokens at consecutive positions, no longer than the kernel takes
 /// (`SPLIT_ROWS`, `WHOLE_ROWS`); every position that a row of it sees, by the window, has a page in
-/// `table`; the pages exist, and every element in them is finite.
+/// `table`; the pages exist. What they hold behind the last position that a tile sees changes
+/// nothing; what they hold before a window, in a page that is partly seen, is finite.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
     /// `[kv_heads][rows * group, head_dim]` bf16, each head tiled.
-    pub q: DeviceSlice<'a, u16>,
+    pub q: DeviceSlice<'a, bf16>,
     /// This layer's pages, see `shared::kv`; a whole number of them.
-    pub pages: DeviceSlice<'a, u16>,
+    pub pages: DeviceSlice<'a, bf16>,
     /// Page numbers.
     pub table: DeviceSlice<'a, u32>,
     /// `[tiles, 4]`: first query row, query rows, where the sequence's pages begin in `table`,
@@ -48,7 +50,7 @@ pub struct Attention<'a> {
 }
 
 /// Scalars as the kernels take them, checked.
-struct Sizes {
+struct AttentionSizes {
     rows: u32,
     kv_heads: u32,
     group: u32,
@@ -57,7 +59,7 @@ struct Sizes {
 }
 
 impl AttentionShape {
-    fn check(&self, check: &Check<'_>) -> Result<Sizes, GpuError> {
+    fn check(&self, check: &Check<'_>) -> Result<AttentionSizes, GpuError> {
         let query_rows = self.rows.saturating_mul(self.group);
         check.positive("rows * group", query_rows)?;
         let window = match self.window {
@@ -67,7 +69,7 @@ impl AttentionShape {
         if !(self.scale > 0.0 && self.scale.is_finite()) {
             return Err(check.refuse(format!("scale = {}, expected a positive number", self.scale)));
         }
-        Ok(Sizes {
+        Ok(AttentionSizes {
             rows: check.positive("rows", self.rows)?,
             kv_heads: check.positive("kv_heads", self.kv_heads)?,
             group: check.positive("group", self.group)?,
@@ -199,7 +201,7 @@ impl Kernels {
         parts: DeviceSlice<'_, f32>,
         positions: DeviceSlice<'_, u32>,
         sinks: DeviceSlice<'_, f32>,
-        out: DeviceSlice<'_, u16>,
+        out: DeviceSlice<'_, bf16>,
         query_rows: usize,
     ) -> Result<(), GpuError> {
         macro_rules! launch {
@@ -243,7 +245,7 @@ impl Kernels {
         shape: AttentionShape,
         inputs: Attention<'_>,
         sinks: DeviceSlice<'_, f32>,
-        out: DeviceSlice<'_, u16>,
+        out: DeviceSlice<'_, bf16>,
     ) -> Result<(), GpuError> {
         macro_rules! launch {
             ($kernel:ident) => {{

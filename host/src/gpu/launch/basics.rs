@@ -1,5 +1,6 @@
 //! Launchers of the small kernels that prove the path.
 
+use half::bf16;
 use shared::kernels::basics::{
     HISTOGRAM_BINS, HISTOGRAM_BYTES_PER_THREAD, MMA_TILE, TRANSPOSE_TILE, axpy_f32,
     exclusive_scan_u32, histogram_u8, mma_fragments_bf16, mma_tile_bf16, rmsnorm_f32_bf16,
@@ -37,8 +38,8 @@ impl Kernels {
         &self,
         stream: &Stream,
         x: DeviceSlice<'_, f32>,
-        weight: DeviceSlice<'_, u16>,
-        y: DeviceSlice<'_, u16>,
+        weight: DeviceSlice<'_, bf16>,
+        y: DeviceSlice<'_, bf16>,
         eps: f32,
     ) -> Result<(), GpuError> {
         let check = Check::new(&rmsnorm_f32_bf16::KERNEL, stream);
@@ -146,8 +147,8 @@ impl Kernels {
     pub fn mma_tile_bf16(
         &self,
         stream: &Stream,
-        a: DeviceSlice<'_, u16>,
-        b: DeviceSlice<'_, u16>,
+        a: DeviceSlice<'_, bf16>,
+        b: DeviceSlice<'_, bf16>,
         c: DeviceSlice<'_, f32>,
     ) -> Result<(), GpuError> {
         const TILE: usize = (MMA_TILE * MMA_TILE) as usize;

@@ -1,5 +1,6 @@
 //! Launchers of the dense products.
 
+use half::bf16;
 use shared::block::{Family, ROWS, STEP, tiled_len};
 use shared::kernels::linear::{
     SKINNY_OUTPUTS, TILE_OUTPUTS, linear_skinny_bf16, linear_skinny_mxint8, linear_skinny64_bf16,
@@ -94,7 +95,7 @@ pub struct Linear<'a> {
     /// How `w` is stored.
     pub format: DenseFormat,
     /// `[rows, k]` bf16 in tiled layout: `tiled_len(rows, k)` elements, see `shared::block`.
-    pub x: DeviceSlice<'a, u16>,
+    pub x: DeviceSlice<'a, bf16>,
     /// `[n]`
     pub bias: DeviceSlice<'a, f32>,
     /// `[rows, n]`
@@ -142,7 +143,7 @@ impl Kernels {
 }
 
 /// What the six kernels take alike.
-struct Sizes {
+struct LinearSizes {
     w: DevPtr<u8>,
     x: DevPtr<u8>,
     n: u32,
@@ -157,7 +158,7 @@ fn check_linear(
     path: LinearPath,
     LinearShape { n, rows, k }: LinearShape,
     buffers: &Linear<'_>,
-) -> Result<Sizes, GpuError> {
+) -> Result<LinearSizes, GpuError> {
     if rows > path.max_rows() {
         return Err(check.refuse(format!("rows = {rows}, at most {}", path.max_rows())));
     }
@@ -175,5 +176,5 @@ fn check_linear(
         LinearPath::Skinny64 => [n.div_ceil(ROWS as u32 * skinny64_tiles(family)), 1, 1],
         LinearPath::Tile => [n.div_ceil(TILE_OUTPUTS), rows.div_ceil(tile_rows(family)), 1],
     };
-    Ok(Sizes { w, x: DevPtr::new(x.address()), n, rows, steps, grid })
+    Ok(LinearSizes { w, x: DevPtr::new(x.address()), n, rows, steps, grid })
 }

@@ -3,6 +3,7 @@
 //! The list of tiles and the order of the slots are made on the device by `moe_sort` and never read
 //! back, so the kernels that follow trust them: their launchers are `unsafe`.
 
+use half::bf16;
 use shared::block::{Family, ROWS, STEP, tiled_len};
 use shared::kernels::moe::*;
 use shared::launch::DevPtr;
@@ -224,9 +225,9 @@ impl Kernels {
         stream: &Stream,
         routing: Routing,
         k: usize,
-        x: DeviceSlice<'_, u16>,
+        x: DeviceSlice<'_, bf16>,
         assignment_of: DeviceSlice<'_, u32>,
-        out: DeviceSlice<'_, u16>,
+        out: DeviceSlice<'_, bf16>,
     ) -> Result<(), GpuError> {
         let check = Check::new(&moe_gather::KERNEL, stream);
         let [_, _, top_k] = routing.check(&check)?;
@@ -264,8 +265,8 @@ impl Kernels {
         path: ExpertPath,
         weights: ExpertWeights<'_>,
         sorted: Sorted<'_>,
-        x: DeviceSlice<'_, u16>,
-        act: DeviceSlice<'_, u16>,
+        x: DeviceSlice<'_, bf16>,
+        act: DeviceSlice<'_, bf16>,
         limit: f32,
     ) -> Result<(), GpuError> {
         macro_rules! launch {
@@ -319,7 +320,7 @@ impl Kernels {
         path: ExpertPath,
         weights: ExpertWeights<'_>,
         sorted: Sorted<'_>,
-        act: DeviceSlice<'_, u16>,
+        act: DeviceSlice<'_, bf16>,
         y: DeviceSlice<'_, f32>,
     ) -> Result<(), GpuError> {
         macro_rules! launch {

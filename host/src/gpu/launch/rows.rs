@@ -1,5 +1,6 @@
 //! Launchers of what happens to rows of activations between the products.
 
+use half::bf16;
 use shared::block::{STEP, tiled_len};
 use shared::kernels::rows::{
     FROM_CHOSEN, ROPE_HEADS, argmax, embed, qkv_rope_kv, rmsnorm_tiled, sample,
@@ -34,9 +35,9 @@ pub struct RopeKv<'a> {
     /// `[rows]`: the page of each row's position.
     pub page_of: DeviceSlice<'a, u32>,
     /// `[kv_heads][rows * heads / kv_heads, head_dim]` bf16, each KV head's in tiled layout.
-    pub q: DeviceSlice<'a, u16>,
+    pub q: DeviceSlice<'a, bf16>,
     /// This layer's pages, see `shared::kv`; a whole number of them.
-    pub pages: DeviceSlice<'a, u16>,
+    pub pages: DeviceSlice<'a, bf16>,
 }
 
 impl Kernels {
@@ -45,7 +46,7 @@ impl Kernels {
     pub fn embed(
         &self,
         stream: &Stream,
-        table: DeviceSlice<'_, u16>,
+        table: DeviceSlice<'_, bf16>,
         tokens: DeviceSlice<'_, u32>,
         chosen: DeviceSlice<'_, u32>,
         x: DeviceSlice<'_, f32>,
@@ -83,7 +84,7 @@ impl Kernels {
         stream: &Stream,
         x: DeviceSlice<'_, f32>,
         weight: DeviceSlice<'_, f32>,
-        y: DeviceSlice<'_, u16>,
+        y: DeviceSlice<'_, bf16>,
         eps: f32,
     ) -> Result<(), GpuError> {
         let rows = x.len() / weight.len().max(1);
@@ -102,7 +103,7 @@ impl Kernels {
         x: DeviceSlice<'_, f32>,
         weight: DeviceSlice<'_, f32>,
         rows: DeviceSlice<'_, u32>,
-        y: DeviceSlice<'_, u16>,
+        y: DeviceSlice<'_, bf16>,
         eps: f32,
     ) -> Result<(), GpuError> {
         // SAFETY: the caller's promise.
@@ -120,7 +121,7 @@ impl Kernels {
         weight: DeviceSlice<'_, f32>,
         list: Option<DeviceSlice<'_, u32>>,
         rows: usize,
-        y: DeviceSlice<'_, u16>,
+        y: DeviceSlice<'_, bf16>,
         eps: f32,
     ) -> Result<(), GpuError> {
         let check = Check::new(&rmsnorm_tiled::KERNEL, stream);

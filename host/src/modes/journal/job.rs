@@ -23,6 +23,8 @@ pub struct JobKey {
     pub positions: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Texts that end a request.
+    pub stop: Vec<String>,
     /// Where the model is.
     pub model: String,
     /// [`model_stamp`] of it.
@@ -52,6 +54,7 @@ impl JobKey {
             prompts,
             positions,
             sampling,
+            stop,
             model,
             model_files,
             bin_layout,
@@ -75,6 +78,7 @@ impl JobKey {
             ("-k", drawn(top_k.to_string())),
             ("--min-p", drawn(min_p.to_string())),
             ("seed", drawn(seed.to_string())),
+            ("--stop", format!("{stop:?}")),
             ("model", text(model)),
             ("model-files", text(model_files)),
             ("--bin-layout", format!("{bin_layout:?}").to_lowercase()),

@@ -14,6 +14,7 @@ fn job(positions: usize) -> JobKey {
         prompts: 7,
         positions,
         sampling: Sampling { temperature: 0.5, top_p: 0.9, top_k: 40, min_p: 0.1, seed: 3 },
+        stop: Vec::new(),
         model: String::from("models/20b"),
         model_files: String::from("1 files, 60 bytes, 0"),
         bin_layout: BinLayout::Ups,

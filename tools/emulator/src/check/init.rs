@@ -324,7 +324,7 @@ impl Bits {
 
 /// Whether all bytes of a device-memory access have been written.
 fn written(group: &Group<'_>, address: u64, bytes: usize, lane: Option<usize>) -> Outcome {
-    let region = covering(group.regions(), address, bytes);
+    let region = covering(group.regions, address, bytes);
     match region.and_then(|region| region.first_unwritten(address, bytes)) {
         None => Ok(()),
         Some(at) => Err(offence(format!("the byte at 0x{at:x} was never written"), lane)),

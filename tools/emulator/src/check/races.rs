@@ -123,7 +123,7 @@ impl Races {
             }
             Unit::Global if inst.mem.space != Space::Scratch => {
                 let addresses = global_addresses(wave, inst);
-                debug_assert!(!group.regions().is_empty());
+                debug_assert!(!group.regions.is_empty());
                 self.lanes(wave, &addresses, bytes, access, false)
             }
             _ => Ok(()),

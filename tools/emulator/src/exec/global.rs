@@ -7,6 +7,7 @@ use super::lds::update;
 use super::wave::{LANES, PRIVATE_BASE, SHARED_BASE};
 use super::{Group, Inst, Outcome, Trouble, Wave, unsupported};
 use crate::fault::FaultKind;
+use crate::guest;
 use crate::isa::{Op, Space, Src};
 use crate::memory::{Region, covering, nearest};
 
@@ -114,7 +115,7 @@ impl Span {
     /// The region that covers it, tried first where the last access went.
     #[inline(always)]
     fn region<'g>(&self, w: &mut Wave, group: &'g Group<'_>) -> Option<&'g Arc<Region>> {
-        let regions = group.regions();
+        let regions = group.regions;
         if let Some(hot) = regions.get(w.hot)
             && hot.contains(self.low, self.bytes)
         {
@@ -139,10 +140,10 @@ fn locate(
     access: &'static str,
 ) -> Result<Arc<Region>, Box<Trouble>> {
     let span = Span { low: address, bytes };
-    match span.region(w, group).or_else(|| covering(group.regions(), address, bytes)) {
+    match span.region(w, group).or_else(|| covering(group.regions, address, bytes)) {
         Some(region) => Ok(region.clone()),
         None => {
-            let nearest = nearest(group.regions(), address);
+            let nearest = nearest(group.regions, address);
             Err(FaultKind::IllegalAddress { address, bytes, access, nearest }.into())
         }
     }
@@ -163,9 +164,9 @@ pub(super) fn load_words(
         held = locate(w, group, address, bytes, "scalar load")?;
         debug_assert!(held.contains(address, bytes));
     }
-    // SAFETY: a live region covers the range, and the dispatch keeps it mapped; `words` is ours.
-    unsafe {
-        std::ptr::copy_nonoverlapping(address as *const u8, words.as_mut_ptr().cast(), bytes);
+    for (at, word) in (address..).step_by(4).zip(words) {
+        // SAFETY: a live region covers the range, and the dispatch keeps it mapped.
+        *word = unsafe { guest::load32(at) };
     }
     Ok(())
 }
@@ -204,13 +205,12 @@ fn mark(region: &Region, mask: u32, addresses: &[u64; LANES], bytes: usize) {
 fn load(w: &mut Wave, i: &Inst, mask: u32, addresses: &[u64; LANES]) {
     if i.mem.bytes < 4 {
         for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
-            let at = addresses[lane] as *const u8;
+            let at = addresses[lane];
             // SAFETY: the caller has checked that a live region covers `bytes` at this address.
             let raw = unsafe {
-                if i.mem.bytes == 1 {
-                    u32::from(at.read())
-                } else {
-                    u32::from(at.cast::<u16>().read_unaligned())
+                match i.mem.bytes {
+                    1 => u32::from(guest::load8(at)),
+                    _ => u32::from(guest::load16(at)),
                 }
             };
             put_narrow(w, i, lane, raw);
@@ -221,9 +221,8 @@ fn load(w: &mut Wave, i: &Inst, mask: u32, addresses: &[u64; LANES]) {
         let dst = &mut w.v.0[i.dst as usize + k];
         for lane in 0..LANES {
             if mask >> lane & 1 != 0 {
-                let at = (addresses[lane] + 4 * k as u64) as *const u32;
-                // SAFETY: as above; alignment is not needed.
-                dst[lane] = unsafe { at.read_unaligned() };
+                // SAFETY: as above.
+                dst[lane] = unsafe { guest::load32(addresses[lane] + 4 * k as u64) };
             }
         }
     }
@@ -251,17 +250,16 @@ fn store(w: &Wave, i: &Inst, mask: u32, addresses: &[u64; LANES]) {
     let Src::V(data) = i.src[1] else { return };
     let shift = if i.mem.high { 16 } else { 0 };
     for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
-        let at = addresses[lane] as *mut u8;
+        let at = addresses[lane];
         let first = w.v.0[data as usize][lane] >> shift;
-        // SAFETY: the caller has checked that a live region covers `bytes` at this address;
-        // unaligned writes are used throughout.
+        // SAFETY: the caller has checked that a live region covers `bytes` at this address.
         unsafe {
             match i.mem.bytes {
-                1 => at.write(first as u8),
-                2 => at.cast::<u16>().write_unaligned(first as u16),
+                1 => guest::store8(at, first as u8),
+                2 => guest::store16(at, first as u16),
                 bytes => {
                     for k in 0..bytes as usize / 4 {
-                        at.cast::<u32>().add(k).write_unaligned(w.v.0[data as usize + k][lane]);
+                        guest::store32(at + 4 * k as u64, w.v.0[data as usize + k][lane]);
                     }
                 }
             }
@@ -283,8 +281,7 @@ fn atomic(w: &mut Wave, i: &Inst, mask: u32, addresses: &[u64; LANES]) -> Outcom
         let word = |k: usize| w.v.0[(data + k) & 255][lane];
         let pair = |k: usize| u64::from(word(k)) | u64::from(word(k + 1)) << 32;
         if i.mem.bytes == 4 {
-            // SAFETY: aligned, and covered by a live region that is only accessed atomically or
-            // racily by kernels, never through references.
+            // SAFETY: aligned, and covered by a live region, all accesses to which are atomic.
             let cell = unsafe { AtomicU32::from_ptr(address as *mut u32) };
             let (value, compare) = (u64::from(word(0)), u64::from(word(1)));
             let next = |old| Some(update(i.mem.atomic, 4, u64::from(old), value, compare) as u32);

@@ -56,15 +56,12 @@ fn sign_extend(value: u64, width: u32) -> u64 {
     ((value << (64 - width)).cast_signed() >> (64 - width)).cast_unsigned()
 }
 
-/// Instructions whose name says 32 bits or less.
+/// Instructions whose name says 32 bits or less: moves and single bits.
 #[inline(always)]
 fn narrow(w: &mut Wave, i: &Inst) -> Outcome {
     use Op::*;
-    let (a, b) = (w.scalar(i.src[0]), w.scalar(i.src[1]));
-    let (sa, sb) = (a.cast_signed(), b.cast_signed());
-    let k = i.imm;
+    let a = w.scalar(i.src[0]);
     let old = w.scalar(crate::isa::Src::S(i.dst));
-    let exec = w.exec();
     match i.op {
         S_MOV_B32 => w.set_scalar(i.dst, a),
         S_CMOV_B32 => {
@@ -80,22 +77,22 @@ fn narrow(w: &mut Wave, i: &Inst) -> Outcome {
         S_SEXT_I32_I16 => w.set_scalar(i.dst, i32::from(a as i16).cast_unsigned()),
         S_BITSET0_B32 => w.set_scalar(i.dst, old & !(1 << (a & 31))),
         S_BITSET1_B32 => w.set_scalar(i.dst, old | 1 << (a & 31)),
-        S_ABS_I32 => logic(w, i.dst, sa.wrapping_abs().cast_unsigned()),
+        S_ABS_I32 => logic(w, i.dst, a.cast_signed().wrapping_abs().cast_unsigned()),
         S_BCNT0_I32_B32 => logic(w, i.dst, a.count_zeros()),
         S_BCNT1_I32_B32 => logic(w, i.dst, a.count_ones()),
         S_NOT_B32 => logic(w, i.dst, !a),
-        S_AND_SAVEEXEC_B32 => save_exec(w, i.dst, a & exec),
-        S_OR_SAVEEXEC_B32 => save_exec(w, i.dst, a | exec),
-        S_XOR_SAVEEXEC_B32 => save_exec(w, i.dst, a ^ exec),
-        S_NAND_SAVEEXEC_B32 => save_exec(w, i.dst, !(a & exec)),
-        S_NOR_SAVEEXEC_B32 => save_exec(w, i.dst, !(a | exec)),
-        S_XNOR_SAVEEXEC_B32 => save_exec(w, i.dst, !(a ^ exec)),
-        S_AND_NOT0_SAVEEXEC_B32 => save_exec(w, i.dst, !a & exec),
-        S_OR_NOT0_SAVEEXEC_B32 => save_exec(w, i.dst, !a | exec),
-        S_AND_NOT1_SAVEEXEC_B32 => save_exec(w, i.dst, a & !exec),
-        S_OR_NOT1_SAVEEXEC_B32 => save_exec(w, i.dst, a | !exec),
-        S_AND_NOT0_WREXEC_B32 => write_exec(w, i.dst, !a & exec),
-        S_AND_NOT1_WREXEC_B32 => write_exec(w, i.dst, a & !exec),
+        _ => return arithmetic(w, i),
+    }
+    Ok(())
+}
+
+/// Sums, products, shifts, the smaller and the larger.
+#[inline(always)]
+fn arithmetic(w: &mut Wave, i: &Inst) -> Outcome {
+    use Op::*;
+    let (a, b) = (w.scalar(i.src[0]), w.scalar(i.src[1]));
+    let (sa, sb) = (a.cast_signed(), b.cast_signed());
+    match i.op {
         S_ADD_U32 => carry(w, i.dst, a.overflowing_add(b)),
         S_SUB_U32 => carry(w, i.dst, a.overflowing_sub(b)),
         S_ADD_I32 => {
@@ -126,6 +123,19 @@ fn narrow(w: &mut Wave, i: &Inst) -> Outcome {
         S_MIN_U32 => pick(w, i.dst, a, b, a < b),
         S_MAX_I32 => pick(w, i.dst, a, b, sa >= sb),
         S_MAX_U32 => pick(w, i.dst, a, b, a >= b),
+        _ => return bitwise(w, i),
+    }
+    Ok(())
+}
+
+/// Logic, fields, selection.
+#[inline(always)]
+fn bitwise(w: &mut Wave, i: &Inst) -> Outcome {
+    use Op::*;
+    let (a, b) = (w.scalar(i.src[0]), w.scalar(i.src[1]));
+    let sa = a.cast_signed();
+    let sb = b.cast_signed();
+    match i.op {
         S_AND_B32 => logic(w, i.dst, a & b),
         S_OR_B32 => logic(w, i.dst, a | b),
         S_XOR_B32 => logic(w, i.dst, a ^ b),
@@ -149,6 +159,18 @@ fn narrow(w: &mut Wave, i: &Inst) -> Outcome {
         S_PACK_LH_B32_B16 => w.set_scalar(i.dst, a & 0xffff | b & 0xffff_0000),
         S_PACK_HH_B32_B16 => w.set_scalar(i.dst, a >> 16 | b & 0xffff_0000),
         S_PACK_HL_B32_B16 => w.set_scalar(i.dst, a >> 16 | b << 16),
+        _ => return comparison(w, i),
+    }
+    Ok(())
+}
+
+/// Comparisons, whose result is SCC.
+#[inline(always)]
+fn comparison(w: &mut Wave, i: &Inst) -> Outcome {
+    use Op::*;
+    let (a, b) = (w.scalar(i.src[0]), w.scalar(i.src[1]));
+    let (sa, sb) = (a.cast_signed(), b.cast_signed());
+    match i.op {
         S_CMP_EQ_I32 | S_CMP_EQ_U32 => w.scc = a == b,
         S_CMP_LG_I32 | S_CMP_LG_U32 => w.scc = a != b,
         S_CMP_GT_I32 => w.scc = sa > sb,
@@ -161,6 +183,41 @@ fn narrow(w: &mut Wave, i: &Inst) -> Outcome {
         S_CMP_LE_U32 => w.scc = a <= b,
         S_BITCMP0_B32 => w.scc = a >> (b & 31) & 1 == 0,
         S_BITCMP1_B32 => w.scc = a >> (b & 31) & 1 == 1,
+        _ => return masks(w, i),
+    }
+    Ok(())
+}
+
+/// Masks of EXEC.
+#[inline(always)]
+fn masks(w: &mut Wave, i: &Inst) -> Outcome {
+    use Op::*;
+    let (a, exec) = (w.scalar(i.src[0]), w.exec());
+    match i.op {
+        S_AND_SAVEEXEC_B32 => save_exec(w, i.dst, a & exec),
+        S_OR_SAVEEXEC_B32 => save_exec(w, i.dst, a | exec),
+        S_XOR_SAVEEXEC_B32 => save_exec(w, i.dst, a ^ exec),
+        S_NAND_SAVEEXEC_B32 => save_exec(w, i.dst, !(a & exec)),
+        S_NOR_SAVEEXEC_B32 => save_exec(w, i.dst, !(a | exec)),
+        S_XNOR_SAVEEXEC_B32 => save_exec(w, i.dst, !(a ^ exec)),
+        S_AND_NOT0_SAVEEXEC_B32 => save_exec(w, i.dst, !a & exec),
+        S_OR_NOT0_SAVEEXEC_B32 => save_exec(w, i.dst, !a | exec),
+        S_AND_NOT1_SAVEEXEC_B32 => save_exec(w, i.dst, a & !exec),
+        S_OR_NOT1_SAVEEXEC_B32 => save_exec(w, i.dst, a | !exec),
+        S_AND_NOT0_WREXEC_B32 => write_exec(w, i.dst, !a & exec),
+        S_AND_NOT1_WREXEC_B32 => write_exec(w, i.dst, a & !exec),
+        _ => return with_constant(w, i),
+    }
+    Ok(())
+}
+
+/// A register and a 16-bit constant, and the hardware registers.
+#[inline(always)]
+fn with_constant(w: &mut Wave, i: &Inst) -> Outcome {
+    use Op::*;
+    let k = i.imm;
+    let old = w.scalar(crate::isa::Src::S(i.dst));
+    match i.op {
         S_MOVK_I32 => w.set_scalar(i.dst, k.cast_unsigned()),
         S_CMOVK_I32 => {
             if w.scc {
@@ -187,8 +244,8 @@ fn narrow(w: &mut Wave, i: &Inst) -> Outcome {
             w.set_scalar(i.dst, value);
         }
         S_SETREG_B32 => return write_hardware(w, k, old),
-        S_SETREG_IMM32_B32 => return write_hardware(w, k, a),
-        _ => return float(w, i, a, b),
+        S_SETREG_IMM32_B32 => return write_hardware(w, k, w.scalar(i.src[0])),
+        _ => return float(w, i),
     }
     Ok(())
 }
@@ -256,8 +313,9 @@ fn write_hardware(w: &mut Wave, k: i32, value: u32) -> Outcome {
 
 /// Scalar floats of RDNA3.5.
 #[inline(always)]
-fn float(w: &mut Wave, i: &Inst, a: u32, b: u32) -> Outcome {
+fn float(w: &mut Wave, i: &Inst) -> Outcome {
     use Op::*;
+    let (a, b) = (w.scalar(i.src[0]), w.scalar(i.src[1]));
     let flush = |x: u32| if w.flush32 { flush32(x) } else { x };
     let (x, y) = (f32::from_bits(flush(a)), f32::from_bits(flush(b)));
     let z = f32::from_bits(flush(w.scalar(i.src[2])));

@@ -1,8 +1,9 @@
 //! State of a wave and of the workgroup it belongs to.
 
+use std::sync::Arc;
+
 use crate::counters::Counters;
 use crate::isa::{Class, EXEC, NULL, Program, Src, VCC};
-use crate::launch::Dispatch;
 use crate::memory::{POISON, Region};
 
 /// Lanes of a wave.
@@ -195,16 +196,9 @@ impl Wave {
 
 /// A workgroup, and what its waves share.
 pub(crate) struct Group<'a> {
-    pub(crate) dispatch: &'a Dispatch,
+    /// Live allocations and the arguments, ordered by address.
+    pub(crate) regions: &'a [Arc<Region>],
     pub(crate) program: &'a Program,
     pub(crate) lds: Vec<u8>,
     pub(crate) counters: Counters,
-}
-
-impl Group<'_> {
-    /// The live allocations.
-    #[inline(always)]
-    pub(crate) fn regions(&self) -> &[std::sync::Arc<Region>] {
-        &self.dispatch.regions
-    }
 }

@@ -11,8 +11,7 @@ use std::thread::{self, ThreadId};
 
 use super::error::{Error, Result};
 use super::graph::{Graph, Node};
-use super::operation::Operation;
-use super::queue::{Kind, Stream};
+use super::queue::{Kind, Stream, Work};
 use super::signal::lock;
 
 /// Which calls a capture forbids, in the numbering of `hipStreamCaptureMode`.
@@ -124,12 +123,12 @@ pub fn begin(stream: &Arc<Stream>, mode: Mode) -> Result {
     Ok(())
 }
 
-/// Records `operation` as the next node if `stream` is capturing; gives it back
+/// Records `work` as the next node if `stream` is capturing; gives it back
 /// otherwise.
-pub fn record(stream: &Stream, operation: Operation) -> Result<Option<Operation>> {
+pub fn record(stream: &Stream, work: Box<dyn Work>) -> Result<Option<Box<dyn Work>>> {
     let mut membership = lock(&stream.capture);
     let Some(member) = membership.as_mut() else {
-        return Ok(Some(operation));
+        return Ok(Some(work));
     };
     let mut record = lock(&member.capture.record);
     if record.invalid {
@@ -137,7 +136,7 @@ pub fn record(stream: &Stream, operation: Operation) -> Result<Option<Operation>
     }
     let depends_on = std::mem::take(&mut member.frontier);
     member.frontier.push(record.nodes.len());
-    record.nodes.push(Node { operation, device: stream.device, lane: member.lane, depends_on });
+    record.nodes.push(Node { work, device: stream.device, lane: member.lane, depends_on });
     Ok(None)
 }
 

@@ -107,7 +107,7 @@ super::export::exports! {
         }
         let mark = match capture::frontier(&stream) {
             Some((capture, frontier)) => Mark::Captured { capture, frontier },
-            None => Mark::Recorded(queue::submit(&stream, Operation::Marker, Vec::new())?),
+            None => Mark::Recorded(queue::submit(&stream, Box::new(Operation::Marker), Vec::new())?),
         };
         *lock(&event.mark) = mark;
         Ok(())

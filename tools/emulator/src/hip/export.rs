@@ -6,7 +6,9 @@ pub type Export = (&'static str, usize);
 /// Exports functions with their C names and lists them in `EXPORTS`.
 ///
 /// A function is written once and so appears in the shared library and in
-/// [`super::symbol`] alike. One without a return type gives a
+/// [`super::symbol`] alike. Its C name is a symbol where the cfg `hip_symbols` is
+/// set, in the shared library alone: a program that links the emulator as a crate
+/// has functions of HIP beside those of a real runtime it loads. One without a return type gives a
 /// [`Result`](super::error::Result), which becomes a `hipError_t`.
 macro_rules! exports {
     (@ret) => { std::ffi::c_int };
@@ -21,7 +23,7 @@ macro_rules! exports {
     )*) => {
         $(
             $(#[$meta])*
-            #[unsafe(no_mangle)]
+            #[cfg_attr(hip_symbols, unsafe(no_mangle))]
             #[allow(non_snake_case, reason = "the C name")]
             pub unsafe extern "C" fn $name($($arg: $ty),*)
                 -> $crate::hip::export::exports!(@ret $($ret)?)

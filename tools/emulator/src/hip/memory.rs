@@ -147,6 +147,15 @@ impl From<MemoryError> for Error {
 }
 
 super::export::exports! {
+    /// Describes where a pointer leads; see [`attributes`].
+    ///
+    /// # Safety
+    /// `attributes` is null or points to a writable `hipPointerAttribute_t`.
+    fn hipPointerGetAttributes(attributes: *mut PointerAttributes, pointer: *const c_void) {
+        // SAFETY: the caller's promise about `attributes`.
+        unsafe { out(attributes, self::attributes(pointer as u64)?) }
+    }
+
     /// Allocates device memory on the current device, poisoned. Zero bytes give
     /// a null pointer.
     ///

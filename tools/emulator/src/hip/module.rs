@@ -10,8 +10,7 @@ use super::device::Device;
 use super::error::{Error, Result};
 use super::handles::{Handle, Handles};
 use super::image;
-use super::operation::Operation;
-use super::queue::Stream;
+use super::queue::{Stream, Work};
 use super::runtime::{current, runtime};
 use super::signal::lock;
 use super::{out, stream};
@@ -144,12 +143,16 @@ impl KernelLaunch {
             kernarg: &self.arguments,
         }
     }
+}
 
-    /// Runs the kernel to its end and adds what it counted to the statistics.
-    ///
-    /// # Errors
-    /// The HIP error of the fault, which is printed and kept for [`last_fault`].
-    pub fn run(&self, device: &Device) -> Result {
+impl Work for KernelLaunch {
+    fn kind(&self) -> &'static str {
+        "launch"
+    }
+
+    /// Runs the kernel to its end and adds what it counted to the statistics; a fault is printed and
+    /// kept for [`last_fault`].
+    fn run(&self, device: &Device) -> Result {
         let runtime = runtime()?;
         match crate::launch(&runtime.memory, &self.as_launch(), &runtime.options) {
             Ok(counters) => {
@@ -185,7 +188,7 @@ pub fn launch(stream: &Arc<Stream>, launch: KernelLaunch) -> Result {
     if stream.device.index != launch.function.module.device.index {
         return Err(Error::InvalidHandle);
     }
-    stream::enqueue(stream, Operation::Launch(launch))
+    stream::enqueue(stream, launch)
 }
 
 /// Retires the modules and functions of a device.

@@ -1,11 +1,8 @@
-//! What a stream can be asked to do.
-
-use std::sync::Arc;
+//! Copies, fills and what else a stream does that needs neither kernels nor graphs.
 
 use super::device::Device;
 use super::error::{Error, Result};
-use super::graph::Graph;
-use super::module::KernelLaunch;
+use super::queue::Work;
 use super::runtime::runtime;
 
 /// One side of a copy.
@@ -37,7 +34,7 @@ pub struct Copy {
     pub from_pitch: usize,
 }
 
-/// Work for a stream.
+/// A piece of such work.
 pub enum Operation {
     /// Nothing: its end marks a point in the stream.
     Marker,
@@ -47,27 +44,29 @@ pub enum Operation {
     Write { to: u64, data: Box<[u8]> },
     /// Repeats the first `width` bytes of `pattern` over `bytes` bytes.
     Fill { to: u64, pattern: [u8; 4], width: usize, bytes: usize },
-    /// Runs a kernel.
-    Launch(KernelLaunch),
     /// Calls the program.
     Call(Box<dyn Fn() + Send + Sync>),
     /// Frees an allocation.
     Free(u64),
-    /// Runs a graph.
-    Replay(Arc<Graph>),
 }
 
-impl Operation {
-    /// Whether the operation is carried out even on a device that has failed.
-    pub fn runs_after_a_fault(&self) -> bool {
+impl Work for Operation {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Marker => "marker",
+            Self::Copy(_) => "copy",
+            Self::Write { .. } => "write",
+            Self::Fill { .. } => "fill",
+            Self::Call(_) => "call",
+            Self::Free(_) => "free",
+        }
+    }
+
+    fn runs_after_a_fault(&self) -> bool {
         matches!(self, Self::Free(_))
     }
 
-    /// Carries the operation out on the calling thread.
-    ///
-    /// # Errors
-    /// What becomes the device's failure.
-    pub fn run(&self, device: &Device) -> Result {
+    fn run(&self, _: &Device) -> Result {
         let memory = &runtime()?.memory;
         match self {
             Self::Marker => {}
@@ -81,10 +80,8 @@ impl Operation {
             Self::Fill { to, pattern, width, bytes } => {
                 memory.fill(*to, &pattern[..*width], *bytes)?;
             }
-            Self::Launch(launch) => launch.run(device)?,
             Self::Call(function) => function(),
             Self::Free(address) => memory.free(*address)?,
-            Self::Replay(graph) => graph.run()?,
         }
         Ok(())
     }

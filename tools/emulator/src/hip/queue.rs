@@ -13,7 +13,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use super::capture::Membership;
 use super::device::Device;
 use super::error::{Error, Result};
-use super::operation::Operation;
 use super::signal::{Signal, lock};
 
 /// How a stream orders itself against the device's null stream.
@@ -27,9 +26,26 @@ pub enum Kind {
     NonBlocking,
 }
 
+/// What a stream can be asked to do: the queue knows nothing else of it.
+pub trait Work: Send + Sync {
+    /// What sort of work it is: a graph may be updated where each node's stays the same.
+    fn kind(&self) -> &'static str;
+
+    /// Carries it out on the calling thread.
+    ///
+    /// # Errors
+    /// What becomes the device's failure.
+    fn run(&self, device: &Device) -> Result;
+
+    /// Whether it is carried out even on a device that has failed.
+    fn runs_after_a_fault(&self) -> bool {
+        false
+    }
+}
+
 struct Command {
     waits: Vec<Arc<Signal>>,
-    operation: Operation,
+    work: Box<dyn Work>,
     done: Arc<Signal>,
 }
 
@@ -130,18 +146,18 @@ impl Stream {
             for signal in &command.waits {
                 signal.wait();
             }
-            command.done.raise(execute(&command.operation, self.device));
+            command.done.raise(execute(&*command.work, self.device));
         }
     }
 }
 
-/// Runs one operation unless the device has failed; a failure of the operation
-/// becomes the device's.
-pub fn execute(operation: &Operation, device: &Device) -> Result {
-    if !operation.runs_after_a_fault() {
+/// Does one piece of work unless the device has failed; its failure becomes the
+/// device's.
+pub fn execute(work: &dyn Work, device: &Device) -> Result {
+    if !work.runs_after_a_fault() {
         device.healthy()?;
     }
-    let run = AssertUnwindSafe(|| operation.run(device));
+    let run = AssertUnwindSafe(|| work.run(device));
     let result = catch_unwind(run).unwrap_or(Err(Error::Unknown));
     if let Err(error) = result {
         device.fail(error);
@@ -215,7 +231,7 @@ pub fn ordered_work(device: &Device) -> Vec<Arc<Signal>> {
     ordered.filter_map(|stream| stream.pending()).collect()
 }
 
-/// Submits `operation` to `stream` after `waits`; the signal is raised when it
+/// Submits `work` to `stream` after `waits`; the signal is raised when it
 /// has ended.
 ///
 /// # Errors
@@ -223,7 +239,7 @@ pub fn ordered_work(device: &Device) -> Vec<Arc<Signal>> {
 /// while a blocking stream captures.
 pub fn submit(
     stream: &Arc<Stream>,
-    operation: Operation,
+    work: Box<dyn Work>,
     mut waits: Vec<Arc<Signal>>,
 ) -> Result<Arc<Signal>> {
     stream.device.healthy()?;
@@ -233,6 +249,6 @@ pub fn submit(
     }
     waits.extend(streams.implicit_waits(stream.kind));
     let done = Arc::new(Signal::default());
-    stream.push(Command { waits, operation, done: Arc::clone(&done) })?;
+    stream.push(Command { waits, work, done: Arc::clone(&done) })?;
     Ok(done)
 }

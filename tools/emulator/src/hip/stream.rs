@@ -13,7 +13,7 @@ use super::graph;
 use super::handles::{Handle, Handles};
 use super::operation::Operation;
 use super::out;
-use super::queue::{self, Kind, Stream};
+use super::queue::{self, Kind, Stream, Work};
 use super::runtime::current;
 use super::signal::lock;
 
@@ -73,9 +73,9 @@ fn per_thread(device: &'static Device) -> Result<Arc<Stream>> {
 }
 
 /// Puts work into the stream, or into the graph that it is capturing.
-pub fn enqueue(stream: &Arc<Stream>, operation: Operation) -> Result {
-    match capture::record(stream, operation)? {
-        Some(operation) => queue::submit(stream, operation, Vec::new()).map(drop),
+pub fn enqueue(stream: &Arc<Stream>, work: impl Work + 'static) -> Result {
+    match capture::record(stream, Box::new(work))? {
+        Some(work) => queue::submit(stream, work, Vec::new()).map(drop),
         None => Ok(()),
     }
 }
@@ -84,9 +84,9 @@ pub fn enqueue(stream: &Arc<Stream>, operation: Operation) -> Result {
 ///
 /// # Errors
 /// A capturing stream cannot be waited for, which spoils the capture.
-pub fn run(stream: &Arc<Stream>, operation: Operation) -> Result {
+pub fn run(stream: &Arc<Stream>, work: impl Work + 'static) -> Result {
     refuse_capturing(stream)?;
-    queue::submit(stream, operation, Vec::new())?.wait().result
+    queue::submit(stream, Box::new(work), Vec::new())?.wait().result
 }
 
 fn refuse_capturing(stream: &Stream) -> Result {
@@ -220,7 +220,7 @@ super::export::exports! {
                 Err(Error::StreamCaptureIsolation)
             }
             Mark::Recorded(signal) if signal.peek().is_none() => {
-                queue::submit(&stream, Operation::Marker, vec![signal]).map(drop)
+                queue::submit(&stream, Box::new(Operation::Marker), vec![signal]).map(drop)
             }
             Mark::Recorded(_) | Mark::Never => Ok(()),
         }
@@ -337,5 +337,19 @@ super::export::exports! {
         }
         // SAFETY: the caller's promise about `status`.
         unsafe { out(status, found) }
+    }
+
+    /// Swaps the calling thread's capture mode with `*mode`.
+    ///
+    /// # Safety
+    /// `mode` is null or points to a readable and writable int.
+    fn hipThreadExchangeStreamCaptureMode(mode: *mut c_int) {
+        if mode.is_null() {
+            return Err(Error::InvalidValue);
+        }
+        // SAFETY: the caller's promise about `mode`, which is not null.
+        let new = Mode::from_c(unsafe { *mode })?;
+        // SAFETY: as above.
+        unsafe { out(mode, capture::exchange_thread_mode(new) as c_int) }
     }
 }

@@ -93,7 +93,7 @@ pub fn copy_now(copy: Option<Copy>) -> Result {
     forbid_while_capturing()?;
     let null = stream::null(current()?);
     let Some(copy) = copy else { return null.device.healthy() };
-    queue::submit(&null, Operation::Copy(copy), work_on(&copy)?)?.wait().result
+    queue::submit(&null, Box::new(Operation::Copy(copy)), work_on(&copy)?)?.wait().result
 }
 
 /// Copies in stream order.

@@ -19,7 +19,7 @@ impl fmt::Display for Scalar {
             (127, 1) => f.write_str("exec_hi"),
             (126, _) => f.write_str("exec"),
             (r @ 108..=123, 1) => write!(f, "ttmp{}", r - 108),
-            (r, 1) => write!(f, "s{r}"),
+            (r, 0 | 1) => write!(f, "s{r}"),
             (r, n) => write!(f, "s[{}:{}]", r, r as usize + n - 1),
         }
     }

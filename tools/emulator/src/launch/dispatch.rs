@@ -27,7 +27,7 @@ const DYNAMIC_STACK: u32 = 16 << 10;
 /// One launch, shared by the threads that run it.
 pub(crate) struct Dispatch {
     /// Live allocations and the arguments, ordered by address.
-    pub(crate) regions: Vec<Arc<Region>>,
+    regions: Vec<Arc<Region>>,
     program: Arc<Program>,
     kernel: Kernel,
     start: Start,
@@ -208,7 +208,7 @@ impl Dispatch {
         let id = self.workgroup_id(index);
         let executors = Executors::new();
         let mut group = Group {
-            dispatch: self,
+            regions: &self.regions,
             program: &self.program,
             lds: POISON.to_le_bytes().repeat(self.lds_bytes.div_ceil(2)),
             counters: Counters::default(),

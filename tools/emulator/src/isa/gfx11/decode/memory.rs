@@ -52,7 +52,9 @@ impl Decoder<'_> {
             Src::V(r) => r as usize + count <= 256,
             _ => true,
         };
-        let fit_sources = matches!(self.inst.op, Op::LDS_LOAD) || fits(self.inst.src[1], data);
+        let first = matches!(self.inst.op, Op::LDS_LOAD) || fits(self.inst.src[1], data);
+        let second = !self.inst.reads_second_data() || fits(self.inst.src[2], data);
+        let fit_sources = first && second;
         let fit_result = !writes || fits(Src::V(self.inst.dst), data * pair);
         (fit_sources && fit_result).then_some(())
     }

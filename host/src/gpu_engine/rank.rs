@@ -1,107 +1,72 @@
-//! One step: the kernels it is made of.
+//! One device's part of a model, and the kernels it is made to run.
 
+use half::bf16;
 use shared::block::tiled_len;
-use shared::kernels::rows::NOT_FINITE;
+use shared::model::ModelConfig;
 use shared::sampling::Draw;
 
-use super::arena::OUTPUT_ROWS;
-use super::plan::{Plan, Recipe, Span};
-use super::upload::{Dense, DeviceExperts, DeviceLayer};
-use super::{GpuEngine, GpuEngineError};
-use crate::engine::{Chunk, EngineError, Output, Want};
+use super::arena::Arena;
+use super::kv::KvMemory;
+use super::plan::{Plan, Span};
+use super::upload::{Dense, DeviceExperts, DeviceWeights};
+use super::{GpuEngineError, GpuOptions};
+use crate::gpu::launch::Kernels;
 use crate::gpu::launch::attention::{Attention, AttentionShape};
 use crate::gpu::launch::linear::{Linear, LinearPath, LinearShape, Store};
 use crate::gpu::launch::moe::{ExpertPath, ExpertWeights, Routing, Sorted};
 use crate::gpu::launch::rows::{Heads, RopeKv};
-use crate::gpu::{DeviceSlice, GpuError};
+use crate::gpu::{DeviceBuffer, DeviceSlice, GpuError, Stream};
+use crate::pages::Geometry;
+use crate::rope;
 
-impl From<GpuError> for EngineError {
-    fn from(error: GpuError) -> EngineError {
-        EngineError::Device(error.to_string())
-    }
+/// A device with its stream, kernels, weights, buffers and pages.
+pub struct Rank {
+    config: ModelConfig,
+    /// Everything runs here, in order.
+    pub stream: Stream,
+    kernels: Kernels,
+    /// Its weights.
+    pub weights: DeviceWeights,
+    /// Buffers of a step.
+    pub arena: Arena,
+    kv: KvMemory,
+    /// `[max_positions, 2, head_dim / 2]`.
+    rope: DeviceBuffer<f32>,
 }
 
-impl From<GpuEngineError> for EngineError {
-    fn from(error: GpuEngineError) -> EngineError {
-        EngineError::Device(error.to_string())
-    }
-}
-
-impl GpuEngine {
-    /// Runs the planned step.
-    pub(super) fn run(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
-        if self.plan.rows == 0 {
-            return Ok(Vec::new());
-        }
-        let outputs = self.queue_and_read(chunks);
-        if outputs.is_err() {
-            // The plan may not change before it has been read. The first error tells more than
-            // what the wait may add.
-            let _ = self.stream.synchronize();
-        }
-        outputs
-    }
-
-    fn queue_and_read(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
-        let words = self.plan.words();
-        let indices = self.arena.indices.slice(..words.len());
-        // SAFETY: the plan changes in the next step, and every path from here waits for the stream.
-        unsafe { self.stream.upload_async(indices, words)? };
-        match self.plan.recipe(&self.config, chunks) {
-            Some(recipe) => {
-                self.replay(recipe)?;
-                answers(&self.plan.wanted, chunks, &self.chosen, &[])
-            }
-            None => {
-                self.queue(&self.plan)?;
-                let outputs = self.outputs(&self.plan, chunks);
-                self.stream.synchronize()?;
-                outputs
-            }
-        }
-    }
-
-    /// Runs a step whose launches are those of the step before, by replaying them: at one token a
-    /// step, launching some three hundred kernels would take as long as running them.
-    fn replay(&mut self, recipe: Recipe) -> Result<(), GpuError> {
-        let rows = self.plan.outputs.len();
-        if self.recorded.as_ref().is_none_or(|(known, _)| *known != recipe) {
-            let graph = self.stream.capture(|| {
-                self.queue(&self.plan)?;
-                self.logits(&self.plan, 0, rows)?;
-                self.choose(&self.plan, 0, rows)
-            })?;
-            self.recorded = Some((recipe, graph));
-        }
-        if let Some((_, graph)) = &self.recorded {
-            // SAFETY: the graph uses buffers and kernels of this engine only.
-            unsafe { graph.launch(&self.stream)? };
-        }
-        self.stream.download(&mut self.chosen[..rows], self.arena.chosen.slice(..rows))
+impl Rank {
+    /// Takes what is loaded already and allocates the rest.
+    pub fn new(
+        config: &ModelConfig,
+        options: &GpuOptions,
+        geometry: Geometry,
+        (stream, kernels, weights): (Stream, Kernels, DeviceWeights),
+    ) -> Result<Rank, GpuEngineError> {
+        let arena = Arena::new(&stream, config, options, kernels.family())?;
+        let kv = KvMemory::new(&stream, config, geometry)?;
+        let mut table = rope::Table::new(config);
+        table.grow(options.max_positions);
+        let rope = stream.buffer_from(table.values())?;
+        Ok(Rank { config: config.clone(), stream, kernels, weights, arena, kv, rope })
     }
 
     fn index(&self, span: &Span) -> DeviceSlice<'_, u32> {
         self.arena.indices.slice(span.clone())
     }
 
-    /// Queues everything up to the residual stream after the last layer.
-    fn queue(&self, plan: &Plan) -> Result<(), GpuError> {
+    /// Queues the rows of the step's tokens into the residual stream.
+    pub fn embed(&self, plan: &Plan) -> Result<(), GpuError> {
         let (arena, hidden) = (&self.arena, self.config.hidden_size);
         let (table, tokens) = (self.weights.embedding.view(), self.index(&plan.tokens));
         let (chosen, x) = (arena.chosen.view(), arena.x.slice(..plan.rows * hidden));
-        self.kernels.embed(&self.stream, table, tokens, chosen, x, hidden)?;
-        for (l, layer) in self.weights.layers.iter().enumerate() {
-            self.attention(plan, l, layer)?;
-            self.experts(plan, layer)?;
-        }
-        Ok(())
+        self.kernels.embed(&self.stream, table, tokens, chosen, x, hidden)
     }
 
     fn linear(
         &self,
         rows: usize,
         dense: &Dense,
-        x: DeviceSlice<'_, u16>,
+        x: DeviceSlice<'_, bf16>,
         out: DeviceSlice<'_, f32>,
         store: Store,
     ) -> Result<(), GpuError> {
@@ -117,13 +82,24 @@ impl GpuEngine {
         self.kernels.linear(&self.stream, LinearPath::for_rows(rows), shape, store, buffers)
     }
 
-    fn attention(&self, plan: &Plan, l: usize, layer: &DeviceLayer) -> Result<(), GpuError> {
+    /// Queues attention of layer `l`, its output added to the residual stream.
+    pub fn attention(&self, plan: &Plan, l: usize) -> Result<(), GpuError> {
+        self.queries(plan, l)?;
+        self.attend(plan, l)?;
+        let layer = &self.weights.layers[l];
+        let arena = &self.arena;
+        self.linear(plan.rows, &layer.o, arena.attention.view(), arena.x.view(), Store::Add)
+    }
+
+    /// Queues the queries of layer `l`, and its keys and values into their pages.
+    fn queries(&self, plan: &Plan, l: usize) -> Result<(), GpuError> {
         let (arena, config, rows) = (&self.arena, &self.config, plan.rows);
+        let layer = &self.weights.layers[l];
         let class = usize::from(config.window(l).is_some());
         let (x, eps) = (arena.x.slice(..rows * config.hidden_size), config.rms_norm_eps);
-        let t = arena.t.slice(..tiled_len(rows, config.hidden_size));
+        let t = arena.normed.slice(..tiled_len(rows, config.hidden_size));
         self.kernels.rmsnorm_tiled(&self.stream, x, layer.attn_norm.view(), t, eps)?;
-        self.linear(rows, &layer.qkv, arena.t.view(), arena.qkv.view(), Store::Replace)?;
+        self.linear(rows, &layer.qkv, arena.normed.view(), arena.qkv.view(), Store::Replace)?;
         let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
         let shape_heads = Heads { heads, kv_heads, head_dim: config.head_dim };
         let width = config.q_dim() + 2 * config.kv_dim();
@@ -134,15 +110,21 @@ impl GpuEngine {
             positions: self.index(&plan.positions),
             page_of: self.index(&plan.page_of[class]),
             q: arena.q.slice(..queries),
-            pages: self.cache.layer(l),
+            pages: self.kv.layer(l),
         };
         // SAFETY: positions are below the engine's limit, for which `rope` has rows; each row's
         // page is its own sequence's.
-        unsafe { self.kernels.qkv_rope_kv(&self.stream, shape_heads, buffers)? };
+        unsafe { self.kernels.qkv_rope_kv(&self.stream, shape_heads, buffers) }
+    }
 
+    /// Queues the queries' way through the pages of layer `l`.
+    fn attend(&self, plan: &Plan, l: usize) -> Result<(), GpuError> {
+        let (arena, config) = (&self.arena, &self.config);
+        let class = usize::from(config.window(l).is_some());
+        let layer = &self.weights.layers[l];
         let shape = AttentionShape {
-            rows,
-            kv_heads,
+            rows: plan.rows,
+            kv_heads: config.num_key_value_heads,
             group: config.group_size(),
             head_dim: config.head_dim,
             window: config.window(l),
@@ -150,7 +132,7 @@ impl GpuEngine {
         };
         let inputs = |tiles: &Span| Attention {
             q: arena.q.slice(..shape.q_len()),
-            pages: self.cache.layer(l),
+            pages: self.kv.layer(l),
             table: self.index(&plan.tables[class]),
             tiles: self.index(tiles),
         };
@@ -160,9 +142,8 @@ impl GpuEngine {
             let parts = arena.parts.slice(..shape.parts_len(plan.split_rows, splits));
             let positions = self.index(&plan.positions);
             // SAFETY: tiles are runs of at most 16 rows, all below `split_rows`, of sequences whose
-            // pages are in the table from their first visible position on; pages are finite. The
-            // launch before wrote keys and values of this step only; a split chunk is one tile, or
-            // one token.
+            // pages are in the table from their first visible position on. The launch before wrote
+            // keys and values of this step only; a split chunk is one tile, or one token.
             unsafe {
                 let inputs = inputs(&plan.split_tiles);
                 self.kernels.attention_split(
@@ -193,11 +174,13 @@ impl GpuEngine {
                 self.kernels.attention_whole(&self.stream, shape, inputs, sinks, out)?;
             }
         }
-        self.linear(rows, &layer.o, arena.attention.view(), arena.x.view(), Store::Add)
+        Ok(())
     }
 
-    fn experts(&self, plan: &Plan, layer: &DeviceLayer) -> Result<(), GpuError> {
+    /// Queues the experts of layer `l`, their outputs added to the residual stream.
+    pub fn experts(&self, plan: &Plan, l: usize) -> Result<(), GpuError> {
         let (arena, config, rows) = (&self.arena, &self.config, plan.rows);
+        let layer = &self.weights.layers[l];
         let (stream, kernels) = (&self.stream, &self.kernels);
         let (experts, top_k) = (config.num_local_experts, config.num_experts_per_tok);
         let hidden = config.hidden_size;
@@ -207,10 +190,10 @@ impl GpuEngine {
         let path = if few { ExpertPath::Skinny } else { ExpertPath::Tile };
         let tiles = routing.max_tiles(path, kernels.family());
 
-        let t = arena.t.slice(..tiled_len(rows, hidden));
+        let t = arena.normed.slice(..tiled_len(rows, hidden));
         let residual = arena.x.slice(..rows * hidden);
         kernels.rmsnorm_tiled(stream, residual, layer.mlp_norm.view(), t, config.rms_norm_eps)?;
-        self.linear(rows, &layer.router, arena.t.view(), arena.router.view(), Store::Replace)?;
+        self.linear(rows, &layer.router, arena.normed.view(), arena.router.view(), Store::Replace)?;
         let ids = arena.ids.slice(..assignments);
         let weights = arena.weights.slice(..assignments);
         let logits = arena.router.slice(..rows * experts);
@@ -241,8 +224,8 @@ impl GpuEngine {
         }
     }
 
-    /// Queues the logits of outputs `first..first + rows`, at most [`OUTPUT_ROWS`].
-    fn logits(&self, plan: &Plan, first: usize, rows: usize) -> Result<(), GpuError> {
+    /// Queues the logits of outputs `first..first + rows`, at most as many as the arena has.
+    pub fn logits(&self, plan: &Plan, first: usize, rows: usize) -> Result<(), GpuError> {
         let start = plan.outputs.start + first;
         let hidden = self.config.hidden_size;
         let last = self.arena.last.slice(..tiled_len(rows, hidden));
@@ -257,9 +240,9 @@ impl GpuEngine {
 
     /// Queues the choice of a token from each of the first `rows` rows of logits, those of outputs
     /// `first..first + rows`.
-    fn choose(&self, plan: &Plan, first: usize, rows: usize) -> Result<(), GpuError> {
+    pub fn choose(&self, plan: &Plan, first: usize, rows: usize) -> Result<(), GpuError> {
         let logits = self.arena.logits.slice(..rows * self.config.vocab_size);
-        let chosen = self.arena.chosen.slice(..rows);
+        let chosen = self.arena.chosen.slice(first..first + rows);
         if plan.draws.is_empty() {
             return self.kernels.argmax(&self.stream, logits, chosen);
         }
@@ -267,44 +250,4 @@ impl GpuEngine {
         let draws = self.index(&(start..start + rows * Draw::WORDS));
         self.kernels.sample(&self.stream, logits, draws, chosen)
     }
-
-    /// Logits of the rows that want them, a few rows at a time, and what was asked of them.
-    fn outputs(&self, plan: &Plan, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, EngineError> {
-        let vocab = self.config.vocab_size;
-        let wanted = chunks.iter().any(|chunk| chunk.want == Want::Logits);
-        let (mut logits, mut ids) = (Vec::new(), Vec::new());
-        for first in (0..plan.outputs.len()).step_by(OUTPUT_ROWS) {
-            let rows = OUTPUT_ROWS.min(plan.outputs.len() - first);
-            self.logits(plan, first, rows)?;
-            self.choose(plan, first, rows)?;
-            ids.extend(self.stream.read(self.arena.chosen.slice(..rows))?);
-            if wanted {
-                logits.extend(self.stream.read(self.arena.logits.slice(..rows * vocab))?);
-            }
-        }
-        answers(&plan.wanted, chunks, &ids, &logits)
-    }
-}
-
-/// The chunks' answers from the tokens chosen on the device and, where they are wanted, all
-/// outputs' `logits`; `wanted` has each chunk's first output and how many it has.
-fn answers(
-    wanted: &[(usize, usize)],
-    chunks: &[Chunk<'_>],
-    ids: &[u32],
-    logits: &[f32],
-) -> Result<Vec<Output>, EngineError> {
-    let vocab = logits.len() / ids.len().max(1);
-    chunks
-        .iter()
-        .zip(wanted)
-        .map(|(chunk, &(first, rows))| match chunk.want {
-            Want::Nothing => Ok(Output::Nothing),
-            Want::Logits => Ok(Output::Logits(logits[first * vocab..][..rows * vocab].to_vec())),
-            Want::Token(_) if ids[first] == NOT_FINITE => {
-                Err(EngineError::Device(format!("sequence {}: logits are not finite", chunk.seq.0)))
-            }
-            Want::Token(_) => Ok(Output::Token(ids[first])),
-        })
-        .collect()
 }
