@@ -45,6 +45,16 @@ const THREADS_PER_CORE: usize = 4;
 /// Every machine takes this many, so that a command line serves on all.
 const LEAST_MOST_THREADS: usize = 16;
 
+/// Tokens of a step: more than a device takes with profit would only cost memory.
+pub fn step_tokens(text: &str) -> Result<usize, String> {
+    match count(text) {
+        Ok(tokens) if tokens <= MAX_STEP_TOKENS => Ok(tokens),
+        _ => Err(format!("expected a whole number from 1 to {MAX_STEP_TOKENS}")),
+    }
+}
+
+const MAX_STEP_TOKENS: usize = 16384;
+
 /// Any 64-bit number.
 pub fn seed(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))

@@ -81,7 +81,7 @@ pub struct Args {
     /// End at this text; may be given again.
     #[arg(long, value_name = "TEXT", value_parser = args::text, allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Positions in total, prompt included; 0 is all the model has [default: 1024]
+    /// Positions in total, prompt included; 0 is all the model has [default: 1024; in chat all]
     #[arg(short = 'n', long, value_parser = args::count_or_zero, allow_negative_numbers = true)]
     steps: Option<usize>,
     /// Seed of sampling; without it, the time.
@@ -91,7 +91,7 @@ pub struct Args {
     #[arg(short, long, value_parser = args::count, allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Memory for keys and values, on each device: auto takes what is free, full what every
-    /// sequence at its full length needs, 12G so much.
+    /// sequence at its full length needs, 12G so many bytes (k, M and G count 1000).
     #[arg(
         long,
         value_name = "BYTES|auto|full",
@@ -100,7 +100,7 @@ pub struct Args {
     )]
     kv_memory: KvBudget,
     /// Tokens that go through the model together, prompts and answers mixed [default: 512]
-    #[arg(long, value_name = "N", value_parser = args::count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = args::step_tokens, allow_negative_numbers = true)]
     step_tokens: Option<usize>,
     /// getp: only the first prompts; 0 is all.
     #[arg(short, long, default_value = "0", value_parser = args::count_or_zero, allow_negative_numbers = true)]
@@ -255,6 +255,8 @@ impl Args {
 
     fn default_positions(&self) -> usize {
         match self.mode {
+            // A conversation goes on as long as the model can follow it.
+            Mode::Chat if self.checkpoint.is_some() => usize::MAX,
             _ if self.checkpoint.is_some() => POSITIONS,
             Mode::Chat => BUILT_IN_CHAT_POSITIONS,
             Mode::Generate => BUILT_IN_TEXT_POSITIONS,
