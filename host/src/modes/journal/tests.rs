@@ -184,7 +184,7 @@ fn another_job_is_refused_with_what_differs() {
     let message = refused(&path, &job(65));
     assert!(message.contains(r#"-n is "64", expected "65""#), "{message}");
     type Change = fn(&mut JobKey);
-    let others: [(&str, Change); 16] = [
+    let others: [(&str, Change); 17] = [
         ("requests", |job| job.requests = 5),
         ("prompts", |job| job.prompts = 8),
         ("-T", |job| job.sampling.temperature = 0.25),
@@ -192,6 +192,7 @@ fn another_job_is_refused_with_what_differs() {
         ("-k", |job| job.sampling.top_k = 0),
         ("--min-p", |job| job.sampling.min_p = 0.0),
         ("seed", |job| job.sampling.seed = 4),
+        ("--stop", |job| job.stop = vec![String::from("###")]),
         ("model", |job| job.model = String::from("models/120b")),
         ("model-files", |job| job.model_files = String::from("1 files, 61 bytes, 0")),
         ("--bin-layout", |job| job.bin_layout = BinLayout::Lhl),
