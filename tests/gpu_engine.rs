@@ -104,3 +104,25 @@ fn tokens_are_chosen_from_the_logits_of_the_last_row() {
         engine.close(seq);
     }
 }
+
+/// What a small model computes on the first device: the logits of a prompt of whole tiles, splits and
+/// single rows, and tokens drawn behind it.
+pub fn prefilled_and_drawn() -> (Vec<f32>, Vec<u32>) {
+    let weights = Arc::new(random(&BASE, Dtype::Bf16, ExpertFormat::Mxfp4, 12));
+    let mut engine = engine(&weights, 256);
+    let prompt = tokens(&BASE, 170, 2);
+    let logits = pieces(&mut engine, &prompt, [140, 9, 1, 1, 19]);
+    let seq = engine.open();
+    let (mut next, mut drawn) = (prompt, Vec::new());
+    for temperature in [0.0, 0.9, 0.9, 0.0, 0.9] {
+        let sampling = Sampling { temperature, top_p: 0.9, seed: 3, ..Sampling::GREEDY };
+        let piece = Piece { seq, tokens: &next, want: Want::Token(sampling) };
+        let Output::Token(token) = engine.step(&[piece]).expect("the step is valid").remove(0)
+        else {
+            panic!("no token")
+        };
+        drawn.push(token);
+        next = vec![token];
+    }
+    (logits, drawn)
+}

@@ -154,7 +154,9 @@ impl CpuEngine {
             KvDtype::Bf16 => Memory::<bf16>::page_bytes(config),
             KvDtype::F32 => Memory::<f32>::page_bytes(config),
         };
-        let free = memory::available().unwrap_or(u64::MAX);
+        // A mapped file counts as available, and is wanted in memory.
+        let free = memory::available()
+            .map_or(u64::MAX, |free| free.saturating_sub(weights.matrix_bytes()).max(free / 4));
         let room = Room { free, page_bytes: page_bytes as u64, in_flight: 1 };
         let geometry = options.budget.geometry(
             config,

@@ -8,7 +8,7 @@ use gptoss::gpu::launch::linear::DenseFormat;
 use gptoss::model::{Dtype, ModelConfig};
 use oracle::model::{BASE, ExpertFormat, Kv, forward_margins, random, tokens};
 
-use super::close::errors;
+use super::close::{CLEAR, errors};
 use super::{TOLERANCE, dense_engine, logits_of, pieces};
 use crate::gpu::full;
 
@@ -26,10 +26,6 @@ const LAYER_20B: ModelConfig = ModelConfig {
     sliding_window: 128,
     ..BASE
 };
-
-/// A difference of router logits that bf16 activations do not bridge: they are off by less than
-/// 2^-8 of values around one.
-const CLEAR: f64 = 0.02;
 
 #[test]
 fn a_layer_of_20b_agrees_with_the_cpu_engine_and_f64() {

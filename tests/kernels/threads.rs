@@ -8,6 +8,7 @@ use oracle::random::{uniform_bf16, uniform_f32, words};
 
 use super::{basics, mma};
 use crate::gpu::device;
+use crate::gpu_engine;
 
 /// Set in the child processes, which print their digest instead.
 const CHILD: &str = "GPTOSS_TEST_DIGEST";
@@ -27,7 +28,7 @@ fn results_do_not_depend_on_host_threads() {
     assert!(digests.iter().all(|d| *d == digests[0]), "1, 2 and 7 threads gave {digests:?}");
 }
 
-/// One case of every kernel, many workgroups each.
+/// Small kernels with many workgroups each, and a model, which launches all the others.
 fn digest() -> u64 {
     let mut hasher = DefaultHasher::new();
     let floats = [
@@ -42,6 +43,9 @@ fn digest() -> u64 {
     }
     basics::scan(&words(3000, 7)).hash(&mut hasher);
     basics::histogram(&basics::bytes(100_000), &[0; 256]).hash(&mut hasher);
+    let (logits, tokens) = gpu_engine::prefilled_and_drawn();
+    logits.iter().for_each(|x| x.to_bits().hash(&mut hasher));
+    tokens.hash(&mut hasher);
     hasher.finish()
 }
 

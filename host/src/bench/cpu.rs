@@ -152,7 +152,7 @@ fn measure(name: String, weights: Arc<Weights>, options: &Options) -> Result<Rep
         decode,
         bytes_per_token,
         read_bandwidth,
-        weight_bytes: weight_bytes(&weights),
+        weight_bytes: weights.matrix_bytes(),
         peak_rss_bytes,
     })
 }
@@ -236,15 +236,6 @@ fn bytes_per_token(weights: &Weights) -> u64 {
     });
     let row = matrix_bytes(&weights.embedding) / weights.config.vocab_size as u64;
     layers.sum::<u64>() + row + matrix_bytes(&weights.unembedding)
-}
-
-fn weight_bytes(weights: &Weights) -> u64 {
-    let count = weights.config.num_local_experts as u64;
-    let layers = weights.layers.iter().map(|l| {
-        let dense = [&l.q, &l.k, &l.v, &l.o, &l.router].map(|l| matrix_bytes(&l.weight));
-        dense.iter().sum::<u64>() + count * (expert_bytes(&l.gate_up) + expert_bytes(&l.down))
-    });
-    layers.sum::<u64>() + matrix_bytes(&weights.embedding) + matrix_bytes(&weights.unembedding)
 }
 
 /// Adds up a buffer, read at [`STREAMS`] places at once: one stream per thread does not keep

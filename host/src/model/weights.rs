@@ -196,3 +196,20 @@ pub struct Weights {
     /// `[vocab, hidden]`.
     pub unembedding: Matrix,
 }
+
+impl Weights {
+    /// Bytes of all matrices as stored.
+    pub fn matrix_bytes(&self) -> u64 {
+        let experts = |experts: &Experts| match &experts.weights {
+            ExpertWeights::Mxfp4 { blocks, scales } => blocks.len() + scales.len(),
+            ExpertWeights::OutIn(_, data) | ExpertWeights::InOut(_, data) => data.len(),
+        };
+        let layer = |layer: &Layer| {
+            let dense = [&layer.q, &layer.k, &layer.v, &layer.o, &layer.router];
+            let dense: usize = dense.iter().map(|linear| linear.weight.data.len()).sum();
+            dense + experts(&layer.gate_up) + experts(&layer.down)
+        };
+        let ends = self.embedding.data.len() + self.unembedding.data.len();
+        (self.layers.iter().map(layer).sum::<usize>() + ends) as u64
+    }
+}

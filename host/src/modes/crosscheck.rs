@@ -5,8 +5,8 @@
 //! is the largest, or is short of it by no more than [`TOLERANCE`] of the row's root mean square.
 //!
 //! Not every token of a faithful engine agrees: where two experts nearly tie, rounding to bf16 may
-//! choose the other one, which moves the whole row. One token in [`ONE_IN`] may therefore differ.
-//! Of the built-in model's rows, one in fifty does; of a wrong kernel's, nearly all.
+//! choose the other one, which moves the whole row. One token in [`ONE_IN`] may therefore differ,
+//! which is what the built-in model's rows do; of a wrong kernel's, nearly all differ.
 
 use crate::engine::{ByHand, Engine, EngineError, Output, Piece, StepError, Want};
 use crate::pages::SeqId;
@@ -16,7 +16,7 @@ use crate::pages::SeqId;
 /// activations, can change places at this distance.
 pub const TOLERANCE: f64 = 4e-2;
 /// One token among so many, rounded up, may be beyond the tolerance.
-pub const ONE_IN: usize = 10;
+pub const ONE_IN: usize = 50;
 /// Logits held at a time.
 const MAX_LOGITS: usize = 1 << 22;
 
@@ -138,15 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn one_token_in_ten_may_differ() {
+    fn one_token_in_fifty_may_differ() {
         let found = |tokens, beyond| Crosscheck {
             tokens,
             equal: tokens - beyond,
             close: 0,
             first_beyond: None,
         };
-        assert!(found(63, 7).passes() && !found(63, 8).passes());
-        assert!(found(60, 6).passes() && !found(60, 7).passes());
+        assert!(found(63, 2).passes() && !found(63, 3).passes());
+        assert!(found(50, 1).passes() && !found(50, 2).passes());
     }
 
     /// The CPU engine in another rounding: its cache in bf16 instead of f32.
