@@ -237,6 +237,7 @@ TEXT
     fi
     step cargo fmt --all -- --check
     quiet_step cargo clippy --quiet --workspace --all-targets -- -D warnings
+    quiet_step cargo run --quiet --package gptoss-device-build -- --lint
     if cargo nextest --version >/dev/null 2>&1; then
         step cargo nextest run --workspace --no-fail-fast
         step cargo test --quiet --workspace --doc

@@ -80,3 +80,13 @@ fn doctor_reports_every_part() {
         report.lines().all(|line| !line.starts_with("missing") || line.contains("would enable"))
     );
 }
+
+/// run.sh brings kernels of emulated chips up to date, and builds none for chips that are refused.
+#[test]
+fn run_sh_knows_the_emulated_chips() {
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../run.sh");
+    let script = std::fs::read_to_string(script).unwrap();
+    let line =
+        format!("\nemulated='{}'\n", emulator::Chip::ALL.map(emulator::Chip::name).join("|"));
+    assert!(script.contains(&line), "{line} is not in run.sh");
+}

@@ -45,6 +45,16 @@ const THREADS_PER_CORE: usize = 4;
 /// Every machine takes this many, so that a command line serves on all.
 const LEAST_MOST_THREADS: usize = 16;
 
+/// Requests that run together: each has a place of its own, however little it takes.
+pub fn batch(text: &str) -> Result<usize, String> {
+    match count(text) {
+        Ok(requests) if requests <= MAX_BATCH => Ok(requests),
+        _ => Err(format!("expected a whole number from 1 to {MAX_BATCH}")),
+    }
+}
+
+const MAX_BATCH: usize = 65536;
+
 /// Tokens of a step: more than a device takes with profit would only cost memory.
 pub fn step_tokens(text: &str) -> Result<usize, String> {
     match count(text) {

@@ -294,7 +294,6 @@ impl DeviceArgs {
             budget: room.kv_memory,
             dense: self.dense(),
             kernels: self.kernels.clone(),
-            ..defaults
         };
         let bar = progress::bytes("weights to the device");
         let engines = GpuEngine::new_all(devices, weights, options, |done, total| {

@@ -88,7 +88,7 @@ pub struct Args {
     #[arg(short, long, value_parser = args::seed, allow_negative_numbers = true)]
     seed: Option<u64>,
     /// getp: requests that run together, on each GPU [default: 32]
-    #[arg(short, long, value_parser = args::count, allow_negative_numbers = true)]
+    #[arg(short, long, value_parser = args::batch, allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Memory for keys and values, on each device: auto takes what is free, full what every
     /// sequence at its full length needs, 12G so many bytes (k, M and G count 1000).
