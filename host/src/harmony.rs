@@ -164,14 +164,26 @@ impl SystemPrompt {
 ///
 /// Reasoning that led to an answer already given is left out: the model was trained so.
 pub fn render(messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
-    let answered = messages.iter().rposition(|m| m.channel == Some(Channel::Final)).unwrap_or(0);
     let mut ids = Vec::new();
-    for (index, message) in messages.iter().enumerate() {
-        if index >= answered || message.channel != Some(Channel::Analysis) {
-            render_message(message, tokenizer, &mut ids)?;
-        }
+    for (_, message) in shown(messages) {
+        ids.extend(message_ids(message, tokenizer)?);
     }
-    ids.push(START);
+    ids.extend(answer_start(tokenizer)?);
+    Ok(ids)
+}
+
+/// The messages that the model is shown, with their indices: all but reasoning that led to an answer
+/// already given.
+pub fn shown(messages: &[Message]) -> impl Iterator<Item = (usize, &Message)> {
+    let answered = messages.iter().rposition(|m| m.channel == Some(Channel::Final)).unwrap_or(0);
+    let is_shown =
+        move |index: usize, m: &Message| index >= answered || m.channel != Some(Channel::Analysis);
+    messages.iter().enumerate().filter(move |(index, message)| is_shown(*index, message))
+}
+
+/// Tokens behind which the assistant's next message begins.
+pub fn answer_start(tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+    let mut ids = vec![START];
     ids.extend(tokenizer.encode(Role::Assistant.name())?);
     Ok(ids)
 }
@@ -191,12 +203,9 @@ pub fn render_continuation(
     Ok(ids)
 }
 
-fn render_message(
-    message: &Message,
-    tokenizer: &Tokenizer,
-    ids: &mut Vec<u32>,
-) -> Result<(), TokenizerError> {
-    ids.push(START);
+/// Tokens of one message; those of a conversation are these, one message after the other.
+pub fn message_ids(message: &Message, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+    let mut ids = vec![START];
     ids.extend(tokenizer.encode(message.role.name())?);
     if let Some(recipient) = &message.recipient {
         ids.extend(tokenizer.encode(&format!(" to={recipient}"))?);
@@ -214,7 +223,7 @@ fn render_message(
     ids.extend(tokenizer.encode(&message.content)?);
     let calls = message.role == Role::Assistant && message.recipient.is_some();
     ids.push(if calls { CALL } else { END });
-    Ok(())
+    Ok(ids)
 }
 
 /// Today in UTC as `YYYY-MM-DD`, for [`SystemPrompt::date`].

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineError, Limits, Ticket};
 use crate::model::ModelConfig;
@@ -194,6 +195,19 @@ impl Worker {
         }
         drop(state);
         Handle { shared: Arc::clone(&self.shared), key }
+    }
+
+    /// Ends the engines, and lets go of those that are in a step for longer than `patience`.
+    pub fn end_within(mut self, patience: Duration) {
+        self.shared.close();
+        let start = Instant::now();
+        while !self.threads.iter().all(JoinHandle::is_finished) {
+            if start.elapsed() > patience {
+                self.threads.clear();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Lets go of the threads, which end with the program: a step under way is not waited for.

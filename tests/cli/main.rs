@@ -3,6 +3,7 @@
 //! bytes, or the built-in one.
 
 mod bad_input;
+mod chat;
 mod emulated;
 mod getp;
 mod golden;

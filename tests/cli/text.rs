@@ -84,7 +84,7 @@ fn a_conversation_that_does_not_fit_is_refused_and_goes_on() {
     let bench = Bench::new();
     let flags = ["run", "-m", "chat", "--device", "cpu", "-n", "20", "-i", "hello"];
     let outcome = bench.run(&flags).ok();
-    assert!(outcome.stdout.contains("expected at most 20 (-n)"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("expected less than 20, the context"), "{}", outcome.stdout);
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use gptoss::bench::{cpu, kernels, load};
+use gptoss::bench::{chat, cpu, kernels, load};
 use gptoss::device_name::DeviceName;
 use gptoss::gpu::{self, Opened};
 use gptoss::synth;
 
 use super::Console;
 use super::args;
-use super::model::{CpuArgs, ModelArgs};
+use super::model::{self, CpuArgs, DeviceArgs, ModelArgs, Room};
 
 /// Measures speed.
 #[derive(clap::Args)]
@@ -24,10 +24,32 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    Chat(ChatBench),
     Cpu(CpuBench),
     Emu(EmulatorBench),
     Kernels(KernelBench),
     Load(LoadBench),
+}
+
+/// A conversation: how long its second answer is waited for, beside a short prompt's.
+#[derive(clap::Args)]
+struct ChatBench {
+    /// The model; without it, the small built-in one.
+    #[arg(short, long)]
+    checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Tokens of the conversation before the last message.
+    #[arg(long, default_value = "2000", value_parser = args::count)]
+    tokens: usize,
+    /// Measurements of each kind.
+    #[arg(long, default_value = "9", value_parser = args::count)]
+    samples: usize,
+    /// JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Every kernel of the model at the sizes of gpt-oss-20b, beside the copy bandwidth and the matrix
@@ -101,6 +123,7 @@ struct LoadBench {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.what {
+        What::Chat(args) => chat_bench(&args),
         What::Cpu(args) => cpu(args),
         What::Emu(args) => emulator(&args),
         What::Kernels(args) => kernel_bench(args),
@@ -126,6 +149,24 @@ fn load_bench(args: LoadBench) -> Result<ExitCode> {
         }
     };
     let report = load::run(&devices, &weights)?;
+    let mut console = Console::stdout(None)?;
+    match args.json {
+        true => console.line(serde_json::to_string_pretty(&report)?)?,
+        false => console.line(report.to_string().trim_end())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn chat_bench(args: &ChatBench) -> Result<ExitCode> {
+    let weights = match &args.checkpoint {
+        Some(path) => args.model.load(path)?,
+        None => model::built_in(),
+    };
+    // Two conversations: the one that is measured, and those before it that make room.
+    let positions = 2 * (args.tokens + chat::SHORT + chat::MESSAGE);
+    let mut opened = args.device.open(weights, Room::for_one(positions))?;
+    let options = chat::Options { tokens: args.tokens, samples: args.samples };
+    let report = chat::run(opened.engines.remove(0), options)?;
     let mut console = Console::stdout(None)?;
     match args.json {
         true => console.line(serde_json::to_string_pretty(&report)?)?,

@@ -81,7 +81,8 @@ pub struct Args {
     /// End at this text; may be given again.
     #[arg(long, value_name = "TEXT", value_parser = args::text, allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Positions in total, prompt included; 0 is all the model has [default: 1024; in chat all]
+    /// Positions in total, prompt included; 0 is all the model has [default: 1024; chat: what
+    /// memory holds]
     #[arg(short = 'n', long, value_parser = args::count_or_zero, allow_negative_numbers = true)]
     steps: Option<usize>,
     /// Seed of sampling; without it, the time.
@@ -255,7 +256,7 @@ impl Args {
 
     fn default_positions(&self) -> usize {
         match self.mode {
-            // A conversation goes on as long as the model can follow it.
+            // A conversation grows as long as it can.
             Mode::Chat if self.checkpoint.is_some() => usize::MAX,
             _ if self.checkpoint.is_some() => POSITIONS,
             Mode::Chat => BUILT_IN_CHAT_POSITIONS,
