@@ -184,13 +184,14 @@ fn another_job_is_refused_with_what_differs() {
     let message = refused(&path, &job(65));
     assert!(message.contains(r#"-n is "64", expected "65""#), "{message}");
     type Change = fn(&mut JobKey);
-    let others: [(&str, Change); 16] = [
+    let others: [(&str, Change); 17] = [
         ("requests", |job| job.requests = 5),
         ("prompts", |job| job.prompts = 8),
         ("-T", |job| job.sampling.temperature = 0.25),
         ("-p", |job| job.sampling.top_p = 1.0),
         ("-k", |job| job.sampling.top_k = 0),
         ("--min-p", |job| job.sampling.min_p = 0.0),
+        ("--stop", |job| job.stop = vec![String::from("end\n")]),
         ("seed", |job| job.sampling.seed = 4),
         ("model", |job| job.model = String::from("models/120b")),
         ("model-files", |job| job.model_files = String::from("1 files, 61 bytes, 0")),
