@@ -115,11 +115,11 @@ fn from_snapshot(weights: &Weights, tokens: &[u32], isa: Isa) -> (Vec<f32>, [usi
     let read = model::load(dir.path(), &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     let widths = [read.config.hidden_size, read.config.intermediate_size];
     let options = CpuOptions { threads: 2, isa, kv: KvDtype::F32, ..CpuOptions::default() };
-    let mut engine = CpuEngine::new(Arc::new(read), options).expect("the model can be run");
-    (logits(&mut engine, tokens), widths)
+    let engine = CpuEngine::new(Arc::new(read), options).expect("the model can be run");
+    (logits(engine, tokens), widths)
 }
 
-fn logits(engine: &mut dyn Engine, tokens: &[u32]) -> Vec<f32> {
+fn logits(engine: impl Engine, tokens: &[u32]) -> Vec<f32> {
     let mut engine = ByHand::new(engine);
     let seq = engine.open();
     let piece = Piece { seq, tokens, want: Want::Logits };
@@ -185,9 +185,9 @@ fn padded_models_on_a_gpu_against_f64() {
             kernels: Some(kernels_folder()),
             ..GpuOptions::default()
         };
-        let mut engine = GpuEngine::new(&devices()[0], &read, options, |_, _| {})
+        let engine = GpuEngine::new(&devices()[0], &read, options, |_, _| {})
             .unwrap_or_else(|e| panic!("{e}"));
-        let found = logits(&mut engine, &tokens);
+        let found = logits(engine, &tokens);
         for (row, (found, expected)) in found.chunks(config.vocab_size).zip(&expected).enumerate() {
             let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
             let error = norm(&mut found.iter().zip(expected).map(|(&f, e)| f64::from(f) - e));

@@ -276,3 +276,12 @@ fn properties_make_sense() {
     assert!(properties.memory_bytes > 0 && properties.compute_units > 0);
     println!("{}", properties.summary());
 }
+
+#[test]
+fn emulated_chips_are_of_the_table() {
+    for chip in emulator::Chip::ALL {
+        let listed = shared::chips::Chip::find(chip.name());
+        let listed = listed.unwrap_or_else(|| panic!("{chip}: not in shared/src/chips.rs"));
+        assert_eq!(listed.family.wave(), chip.properties().wave_size, "{chip}");
+    }
+}

@@ -1,14 +1,13 @@
 //! The greedy choice: the index of a row's largest value.
 //!
-//! One workgroup per row. The result does not depend on the order of comparisons: of equal values
-//! the lower index is better.
+//! One workgroup per row.
 
 use shared::kernels::rows::{NOT_FINITE, argmax};
 
 use crate::arch::{
-    WAVE, lane, shuffle_xor, thread_id, wave_id, workgroup_barrier, workgroup_id_x,
-    workgroup_memory,
+    WAVE, ballot, lane, thread_id, wave_id, workgroup_barrier, workgroup_id_x, workgroup_memory,
 };
+use crate::choice::Choice;
 
 const _: argmax::Signature = argmax;
 const THREADS: u32 = argmax::threads(crate::tile::FAMILY);
@@ -16,43 +15,24 @@ const THREADS: u32 = argmax::threads(crate::tile::FAMILY);
 /// The best so far, and whether everything so far is finite.
 #[derive(Clone, Copy)]
 pub struct Best {
-    /// The largest value.
-    pub value: f32,
-    /// Its index, the lowest among equals.
-    pub index: u32,
+    /// The largest value, and its index, the lowest among equals.
+    pub choice: Choice,
     /// Whether no value is NaN or infinite.
     pub finite: bool,
 }
 
 impl Best {
-    const NONE: Self = Self { value: f32::NEG_INFINITY, index: u32::MAX, finite: true };
+    const NONE: Self = Self { choice: Choice::NONE, finite: true };
 
     #[inline(always)]
     fn and(self, other: Self) -> Self {
-        // Without short circuits: no lane branches.
-        let better =
-            (other.value > self.value) | ((other.value == self.value) & (other.index < self.index));
-        let Self { value, index, .. } = if better { other } else { self };
-        Self { value, index, finite: self.finite & other.finite }
+        Self { choice: self.choice.better(other.choice), finite: self.finite & other.finite }
     }
 
     /// The best of the wave, in every lane. Collective.
     #[inline(always)]
-    fn of_wave(mut self) -> Self {
-        macro_rules! step {
-            ($($mask:literal)*) => {$(
-                if $mask < WAVE {
-                    const MASK: u32 = $mask % WAVE;
-                    self = self.and(Self {
-                        value: f32::from_bits(shuffle_xor::<MASK>(self.value.to_bits())),
-                        index: shuffle_xor::<MASK>(self.index),
-                        finite: shuffle_xor::<MASK>(u32::from(self.finite)) != 0,
-                    });
-                }
-            )*};
-        }
-        step!(1 2 4 8 16 32);
-        self
+    fn of_wave(self) -> Self {
+        Self { choice: self.choice.best_of_wave(), finite: ballot(!self.finite) == 0 }
     }
 
     /// The best of `x[..n]`, in every thread of a workgroup of `THREADS`. Collective over the
@@ -69,26 +49,23 @@ impl Best {
             // SAFETY: index < n.
             let value = unsafe { *x.add(index as usize) };
             let finite = value.to_bits() & 0x7f80_0000 != 0x7f80_0000;
-            best = best.and(Self { value, index, finite });
+            best = best.and(Self { choice: Choice { value, index }, finite });
         }
         let best = best.of_wave();
         // SAFETY: three words per wave; the barriers part writing from reading.
         unsafe {
             if lane() == 0 {
                 let mine = scratch.add(3 * wave_id() as usize);
-                *mine = best.value.to_bits();
-                *mine.add(1) = best.index;
+                *mine = best.choice.value.to_bits();
+                *mine.add(1) = best.choice.index;
                 *mine.add(2) = best.finite.into();
             }
             workgroup_barrier();
             let mut best = Self::NONE;
             for wave in 0..(THREADS / WAVE) as usize {
                 let one = scratch.add(3 * wave);
-                best = best.and(Self {
-                    value: f32::from_bits(*one),
-                    index: *one.add(1),
-                    finite: *one.add(2) != 0,
-                });
+                let choice = Choice { value: f32::from_bits(*one), index: *one.add(1) };
+                best = best.and(Self { choice, finite: *one.add(2) != 0 });
             }
             workgroup_barrier();
             best
@@ -110,6 +87,6 @@ pub unsafe extern "gpu-kernel" fn argmax(x: *const f32, ids: *mut u32, n: u32) {
     let best = unsafe { Best::of_row::<THREADS>(x.add(row * n as usize), n, workgroup_memory()) };
     if thread_id() == 0 {
         // SAFETY: one element per row.
-        unsafe { *ids.add(row) = if best.finite { best.index } else { NOT_FINITE } };
+        unsafe { *ids.add(row) = if best.finite { best.choice.index } else { NOT_FINITE } };
     }
 }

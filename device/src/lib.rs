@@ -26,6 +26,7 @@ pub mod arch;
 pub mod argmax;
 pub mod attention;
 pub mod axpy;
+pub mod choice;
 pub mod embed;
 pub mod histogram;
 pub mod linear;

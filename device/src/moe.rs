@@ -8,54 +8,16 @@ use shared::block::{BLOCK_BYTES, CHUNK_STRIDE_BYTES, ROWS};
 use shared::kernels::moe::*;
 
 use crate::arch::{
-    WAVE, atomic_add, ballot, exp, group_reduce, lane, load_16, rcp, shuffle_xor, store_16,
-    thread_id, workgroup_barrier, workgroup_id_x, workgroup_id_y, workgroup_memory,
+    WAVE, atomic_add, ballot, exp, group_reduce, lane, load_16, rcp, store_16, thread_id,
+    workgroup_barrier, workgroup_id_x, workgroup_id_y, workgroup_memory,
 };
+use crate::choice::Choice;
 use crate::product::tiled_row;
 
 const _: moe_route::Signature = moe_route;
 const _: moe_sort::Signature = moe_sort;
 const _: moe_gather::Signature = moe_gather;
 const _: moe_combine::Signature = moe_combine;
-
-/// A logit and its expert; the better of two has the larger logit, or the lower index.
-#[derive(Clone, Copy)]
-struct Choice {
-    logit: f32,
-    expert: u32,
-}
-
-impl Choice {
-    const NONE: Self = Self { logit: f32::NEG_INFINITY, expert: u32::MAX };
-
-    #[inline(always)]
-    fn beats(self, other: Self) -> bool {
-        self.logit > other.logit || self.logit == other.logit && self.expert < other.expert
-    }
-
-    #[inline(always)]
-    fn better(self, other: Self) -> Self {
-        if other.beats(self) { other } else { self }
-    }
-
-    /// The best of the wave, in every lane. Collective.
-    #[inline(always)]
-    fn best_of_wave(mut self) -> Self {
-        macro_rules! step {
-            ($($mask:literal)*) => {$(
-                if $mask < WAVE {
-                    const MASK: u32 = $mask % WAVE;
-                    self = self.better(Self {
-                        logit: f32::from_bits(shuffle_xor::<MASK>(self.logit.to_bits())),
-                        expert: shuffle_xor::<MASK>(self.expert),
-                    });
-                }
-            )*};
-        }
-        step!(1 2 4 8 16 32);
-        self
-    }
-}
 
 /// The kernel; shapes are in the table.
 ///
@@ -74,7 +36,7 @@ pub unsafe extern "gpu-kernel" fn moe_route(
     let row = workgroup_id_x() as usize;
     // SAFETY: row is below the grid's size.
     let logits = unsafe { logits.add(row * experts as usize) };
-    let mut last = Choice { logit: f32::INFINITY, expert: 0 };
+    let mut last = Choice { value: f32::INFINITY, index: 0 };
     // Lane k keeps the k-th choice.
     let mut mine = Choice::NONE;
     // A NaN is never chosen: it is looked for.
@@ -84,8 +46,8 @@ pub unsafe extern "gpu-kernel" fn moe_route(
         let mut expert = lane();
         while expert < experts {
             // SAFETY: expert < experts.
-            let this = Choice { logit: unsafe { *logits.add(expert as usize) }, expert };
-            nan |= this.logit.is_nan();
+            let this = Choice { value: unsafe { *logits.add(expert as usize) }, index: expert };
+            nan |= this.value.is_nan();
             if (rank == 0 || last.beats(this)) && this.beats(best) {
                 best = this;
             }
@@ -97,8 +59,8 @@ pub unsafe extern "gpu-kernel" fn moe_route(
         }
     }
     // Softmax over the choices: every lane past top_k adds exp(-inf) = 0.
-    let top = group_reduce::<32>(mine.logit, crate::arch::max);
-    let e = if lane() < top_k { exp(mine.logit - top) } else { 0.0 };
+    let top = group_reduce::<32>(mine.value, crate::arch::max);
+    let e = if lane() < top_k { exp(mine.value - top) } else { 0.0 };
     let sum = group_reduce::<32>(e, |a, b| a + b);
     let weight = if ballot(nan) == 0 { e * rcp(sum) } else { f32::NAN };
     if lane() < top_k {
@@ -106,7 +68,7 @@ pub unsafe extern "gpu-kernel" fn moe_route(
         // SAFETY: lane < top_k.
         unsafe {
             // With too many NaN logits nothing was chosen: stay in range.
-            *ids.add(at) = mine.expert.min(experts - 1);
+            *ids.add(at) = mine.index.min(experts - 1);
             *weights.add(at) = weight;
         }
     }
@@ -135,97 +97,160 @@ pub unsafe extern "gpu-kernel" fn moe_sort(
     slots: u32,
 ) {
     crate::arch::wait_for_earlier();
-    let (me, thread) = (workgroup_id_x(), thread_id());
     let counts: *mut u32 = workgroup_memory();
-    // SAFETY: the launch passes a word per expert, per thread and per group of threads, and two.
-    let (ranks, groups, before) = unsafe {
+    // SAFETY: the launch passes a word per expert, per thread and per group of threads, and two;
+    // the rest is the kernel's contract.
+    unsafe {
         let ranks = counts.add(experts as usize);
         let groups = ranks.add(THREADS as usize);
-        (ranks, groups, groups.add((THREADS / SORT_GROUP) as usize))
-    };
-    let words = experts + THREADS + THREADS / SORT_GROUP + 2;
-    let mut i = thread;
-    while i < words {
-        // SAFETY: all of the launch's memory.
-        unsafe { *counts.add(i as usize) = 0 };
-        i += THREADS;
+        let before = groups.add((THREADS / SORT_GROUP) as usize);
+        let (me, thread) = (workgroup_id_x(), thread_id());
+        // Each thread takes a contiguous piece, so that ranks follow the order of assignments.
+        let piece = assignments.div_ceil(THREADS);
+        let own = [thread * piece, ((thread + 1) * piece).min(assignments)];
+        let sort = Sort { ids, counts, ranks, groups, before, experts, me, thread, own };
+        sort.clear();
+        workgroup_barrier();
+        sort.count();
+        workgroup_barrier();
+        sort.count_before(tile_slots);
+        workgroup_barrier();
+        let first = sort.list(assignment_of, tiles, num_tiles, tile_slots, slots);
+        sort.place(assignment_of, slot_of, first);
     }
-    workgroup_barrier();
-    // Each thread takes a contiguous piece, so that ranks follow the order of assignments.
-    let piece = assignments.div_ceil(THREADS);
-    let (from, to) = (thread * piece, ((thread + 1) * piece).min(assignments));
-    let mut mine = 0;
-    for i in from..to {
-        // SAFETY: i < assignments, and ids are below `experts`.
-        unsafe {
-            let id = *ids.add(i as usize);
-            atomic_add(counts.add(id as usize), 1);
-            mine += u32::from(id == me);
-        }
-    }
-    // SAFETY: one word per thread and group.
-    unsafe {
-        *ranks.add(thread as usize) = mine;
-        atomic_add(groups.add((thread / SORT_GROUP) as usize), mine);
-    }
-    workgroup_barrier();
-    // Slots and tiles of the experts before this one.
-    let mut expert = thread;
-    while expert < me {
-        // SAFETY: expert < experts.
-        unsafe {
-            let count = *counts.add(expert as usize);
-            atomic_add(before, count.next_multiple_of(ROWS as u32));
-            atomic_add(before.add(1), count.div_ceil(tile_slots));
-        }
-        expert += THREADS;
-    }
-    workgroup_barrier();
-    // SAFETY: me < experts.
-    let (first, tile, count) = unsafe { (*before, *before.add(1), *counts.add(me as usize)) };
-    // SAFETY: the lists have room for every tile and slot there can be.
-    unsafe {
-        let own_tiles = count.div_ceil(tile_slots);
-        let mut t = thread;
-        while t < own_tiles {
-            let entry = tiles.add(((tile + t) * TILE_WORDS) as usize);
-            *entry = me;
-            *entry.add(1) = first + t * tile_slots;
-            *entry.add(2) = (count - t * tile_slots).min(tile_slots);
-            t += THREADS;
-        }
-        let mut end = first + count.next_multiple_of(ROWS as u32);
-        if me == experts - 1 {
-            end = slots;
-            if thread == 0 {
-                *num_tiles = tile + own_tiles;
-            }
-        }
-        let mut empty = first + count + thread;
-        while empty < end {
-            *assignment_of.add(empty as usize) = EMPTY;
-            empty += THREADS;
+}
+
+/// What the threads of a workgroup of the sort share, and what each of them sorts.
+#[derive(Clone, Copy)]
+struct Sort {
+    ids: *const u32,
+    /// Assignments of each expert.
+    counts: *mut u32,
+    /// This expert's assignments among each thread's, then among each group of threads'.
+    ranks: *mut u32,
+    groups: *mut u32,
+    /// Slots, then tiles, of the experts before this one.
+    before: *mut u32,
+    experts: u32,
+    /// This workgroup's expert.
+    me: u32,
+    thread: u32,
+    /// This thread's assignments: from, and to before.
+    own: [u32; 2],
+}
+
+/// Each step is for all threads of the workgroup, between barriers.
+///
+/// # Safety
+///
+/// The kernel's contract, and that of the fields: workgroup memory is as the launch passes it.
+impl Sort {
+    /// Zeroes the counters.
+    #[inline(always)]
+    unsafe fn clear(self) {
+        let words = self.experts + THREADS + THREADS / SORT_GROUP + 2;
+        let mut i = self.thread;
+        while i < words {
+            // SAFETY: all of the launch's memory.
+            unsafe { *self.counts.add(i as usize) = 0 };
+            i += THREADS;
         }
     }
 
-    let mut slot = first;
-    let group = thread / SORT_GROUP;
-    // SAFETY: all below the thread.
-    unsafe {
-        for group in 0..group {
-            slot += *groups.add(group as usize);
+    /// Counts every expert's assignments, and this one's by thread and by group of threads.
+    #[inline(always)]
+    unsafe fn count(self) {
+        let mut mine = 0;
+        for i in self.own[0]..self.own[1] {
+            // SAFETY: i < assignments, and ids are below `experts`.
+            unsafe {
+                let id = *self.ids.add(i as usize);
+                atomic_add(self.counts.add(id as usize), 1);
+                mine += u32::from(id == self.me);
+            }
         }
-        for before in group * SORT_GROUP..thread {
-            slot += *ranks.add(before as usize);
+        // SAFETY: one word per thread and group.
+        unsafe {
+            *self.ranks.add(self.thread as usize) = mine;
+            atomic_add(self.groups.add((self.thread / SORT_GROUP) as usize), mine);
         }
     }
-    for i in from..to {
-        // SAFETY: i is below `assignments`, the slot among the expert's.
+
+    /// Counts slots and tiles of the experts before this one.
+    #[inline(always)]
+    unsafe fn count_before(self, tile_slots: u32) {
+        let mut expert = self.thread;
+        while expert < self.me {
+            // SAFETY: expert < experts.
+            unsafe {
+                let count = *self.counts.add(expert as usize);
+                atomic_add(self.before, count.next_multiple_of(ROWS as u32));
+                atomic_add(self.before.add(1), count.div_ceil(tile_slots));
+            }
+            expert += THREADS;
+        }
+    }
+
+    /// Lists the expert's tiles and its empty slots, the last expert those behind it too; returns
+    /// its first slot.
+    #[inline(always)]
+    unsafe fn list(
+        self,
+        assignment_of: *mut u32,
+        tiles: *mut u32,
+        num_tiles: *mut u32,
+        tile_slots: u32,
+        slots: u32,
+    ) -> u32 {
+        let Self { me, thread, .. } = self;
+        // SAFETY: me < experts; the lists have room for every tile and slot there can be.
         unsafe {
-            if *ids.add(i as usize) == me {
-                *assignment_of.add(slot as usize) = i;
-                *slot_of.add(i as usize) = slot;
-                slot += 1;
+            let (first, tile) = (*self.before, *self.before.add(1));
+            let count = *self.counts.add(me as usize);
+            let own_tiles = count.div_ceil(tile_slots);
+            let mut t = thread;
+            while t < own_tiles {
+                let entry = tiles.add(((tile + t) * TILE_WORDS) as usize);
+                *entry = me;
+                *entry.add(1) = first + t * tile_slots;
+                *entry.add(2) = (count - t * tile_slots).min(tile_slots);
+                t += THREADS;
+            }
+            let mut end = first + count.next_multiple_of(ROWS as u32);
+            if me == self.experts - 1 {
+                end = slots;
+                if thread == 0 {
+                    *num_tiles = tile + own_tiles;
+                }
+            }
+            let mut empty = first + count + thread;
+            while empty < end {
+                *assignment_of.add(empty as usize) = EMPTY;
+                empty += THREADS;
+            }
+            first
+        }
+    }
+
+    /// Places this thread's assignments to the expert, whose slots begin at `first`.
+    #[inline(always)]
+    unsafe fn place(self, assignment_of: *mut u32, slot_of: *mut u32, first: u32) {
+        let mut slot = first;
+        let group = self.thread / SORT_GROUP;
+        // SAFETY: all below the thread; assignments are the thread's, slots the expert's.
+        unsafe {
+            for group in 0..group {
+                slot += *self.groups.add(group as usize);
+            }
+            for before in group * SORT_GROUP..self.thread {
+                slot += *self.ranks.add(before as usize);
+            }
+            for i in self.own[0]..self.own[1] {
+                if *self.ids.add(i as usize) == self.me {
+                    *assignment_of.add(slot as usize) = i;
+                    *slot_of.add(i as usize) = slot;
+                    slot += 1;
+                }
             }
         }
     }

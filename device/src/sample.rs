@@ -311,12 +311,12 @@ pub unsafe extern "gpu-kernel" fn sample(x: *const f32, draws: *const u32, ids: 
     let id = if !best.finite {
         NOT_FINITE
     } else if draw.is_greedy() {
-        best.index
+        best.choice.index
     } else {
         let bins = memory;
         // The launch passes the sums behind the bins.
         let sums = bins.wrapping_add(2 * BINS as usize).cast();
-        Row { logits, n, draw, max: best.value, bins, sums }.draw()
+        Row { logits, n, draw, max: best.choice.value, bins, sums }.draw()
     };
     if thread_id() == 0 {
         // SAFETY: one element per row.

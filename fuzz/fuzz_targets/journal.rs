@@ -14,6 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
         prompts: 7,
         positions: 64,
         sampling: Sampling { temperature: 0.5, top_p: 0.9, top_k: 40, min_p: 0.1, seed: 3 },
+        stop: Vec::new(),
         model: String::from("model"),
         model_files: String::new(),
         bin_layout: BinLayout::Ups,

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
 use code_object::CodeObject;
+use shared::block::Family;
+use shared::chips::Chip;
 use shared::kernels::{FINGERPRINT, FINGERPRINT_SYMBOL, SOURCES_SYMBOL};
 
 /// `(chip, code object or PTX)`, as `build.rs` found them.
@@ -120,7 +122,7 @@ fn embedded_list() -> String {
 pub fn code_object(chip: &str, folder: Option<&Path>) -> Result<Cow<'static, [u8]>, KernelsError> {
     let (code, origin) = match folder {
         Some(folder) => {
-            let extension = if is_nvidia(chip) { "ptx" } else { "co" };
+            let extension = Chip::find(chip).map_or("co", Chip::extension);
             let path = folder.join(format!("{chip}.{extension}"));
             let code = fs::read(&path).map_err(|source| KernelsError::Read {
                 chip: chip.to_owned(),
@@ -141,7 +143,7 @@ pub fn code_object(chip: &str, folder: Option<&Path>) -> Result<Cow<'static, [u8
 }
 
 fn is_nvidia(chip: &str) -> bool {
-    chip.starts_with("sm_")
+    Chip::find(chip).is_some_and(|chip| chip.family == Family::Nvptx)
 }
 
 fn check(chip: &str, origin: &str, code: &[u8]) -> Result<(), KernelsError> {

@@ -75,17 +75,6 @@ impl Family {
         }
     }
 
-    /// The family of a chip by its name (`gfx1151`, `sm_90`); `None` for one nobody listed.
-    pub const fn of_chip(name: &str) -> Option<Self> {
-        match name.as_bytes() {
-            [b's', b'm', b'_', ..] => Some(Family::Nvptx),
-            [b'g', b'f', b'x', b'9', _, _] => Some(Family::Gfx9),
-            [b'g', b'f', b'x', b'1', b'1', _, _] => Some(Family::Gfx11),
-            [b'g', b'f', b'x', b'1', b'2', _, _] => Some(Family::Gfx12),
-            _ => None,
-        }
-    }
-
     /// Lanes of a wave.
     pub const fn wave(self) -> u32 {
         match self {

@@ -67,6 +67,7 @@ macro_rules! hash_of_files {
 pub const FINGERPRINT: u64 = hash_of_files!(
     "bf16.rs",
     "block.rs",
+    "chips.rs",
     "exp.rs",
     "frag.rs",
     "hash.rs",

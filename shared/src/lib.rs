@@ -7,6 +7,7 @@
 
 pub mod bf16;
 pub mod block;
+pub mod chips;
 pub mod exp;
 pub mod frag;
 pub mod hash;

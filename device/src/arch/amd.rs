@@ -1,9 +1,10 @@
 //! What the AMD families share. Besides these names a family supplies `WAVE`, `shuffle_xor`,
-//! `ballot`, `workgroup_barrier`, and the matrix instruction: `Mma`, `AbFrag`, `CFrag`, `mma`,
+//! `ballot`, `wait_for_lds`, and the matrix instruction: `Mma`, `AbFrag`, `CFrag`, `mma`,
 //! `load_a`. A and B are laid out alike and come from any memory by plain loads, so the other
 //! three loaders are `load_a` again.
 
 use core::arch::amdgpu;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::chip::{AbFrag, load_a};
 
@@ -97,6 +98,21 @@ pub fn pack_bf16(low: f32, high: f32) -> u32 {
 /// Launches of a stream run one after the other: there is nothing to wait for.
 #[inline(always)]
 pub fn wait_for_earlier() {}
+
+/// Waits until every wave of the workgroup is here and its accesses to workgroup memory are
+/// done. Orders workgroup memory only: global stores may still be under way. Collective over
+/// the workgroup.
+///
+/// The bare `s_barrier` (a signal and a wait on gfx12) waits for no memory, and Rust's fences are
+/// system-wide: they would flush caches. A wait for LDS is all it takes; the compiler fences keep
+/// LLVM from moving accesses across.
+#[inline(always)]
+pub fn workgroup_barrier() {
+    compiler_fence(Ordering::SeqCst);
+    super::chip::wait_for_lds();
+    amdgpu::s_barrier();
+    compiler_fence(Ordering::SeqCst);
+}
 
 /// Copies sixteen bytes from global to workgroup memory; they are there after [`copy_wait`] and
 /// a barrier. Through a register here: the families without a direct path share this one.

@@ -1,8 +1,6 @@
 //! CDNA2, CDNA3 and CDNA4 (MI200, MI300, MI350): wave64.
 
-use core::arch::amdgpu;
 use core::mem::transmute;
-use core::sync::atomic::{Ordering, compiler_fence};
 
 use shared::frag::Frag as _;
 
@@ -43,20 +41,11 @@ unsafe extern "unadjusted" {
     fn llvm_s_waitcnt(counters: i32);
 }
 
-/// Waits until every wave of the workgroup is here and its accesses to workgroup memory are
-/// done. Orders workgroup memory only: global stores may still be under way. Collective over
-/// the workgroup.
-///
-/// The bare `s_barrier` waits for no memory, and Rust's fences are system-wide: they would flush
-/// caches. `s_waitcnt lgkmcnt(0)` is all that LDS needs; the compiler fences keep LLVM from
-/// moving accesses across.
+/// Waits until this wave's accesses to workgroup memory are done.
 #[inline(always)]
-pub fn workgroup_barrier() {
-    compiler_fence(Ordering::SeqCst);
-    // SAFETY: only waits. lgkmcnt is bits 8 to 11 on gfx9; ones in the others mean no wait.
+pub(super) fn wait_for_lds() {
+    // SAFETY: only waits. lgkmcnt is bits 8 to 11; ones in the others mean no wait.
     unsafe { llvm_s_waitcnt(0xc07f) };
-    amdgpu::s_barrier();
-    compiler_fence(Ordering::SeqCst);
 }
 
 /// The lanes in which `x` is true, lane 0 in bit 0. Collective.

@@ -140,15 +140,7 @@ pub unsafe fn merge<const DIM: usize>(
             let exists = first + lane < count;
             let own_max = if exists { *part } else { f32::NEG_INFINITY };
             let own_sum = if exists { *part.add(1) } else { 0.0 };
-            let mut highest = max(top, own_max);
-            let mut distance = 1;
-            while distance < WAVE {
-                let other = shuffle_f32(highest, lane.saturating_sub(distance) as u32);
-                highest = max(highest, other);
-                distance *= 2;
-            }
-            let before = shuffle_f32(highest, lane.saturating_sub(1) as u32);
-            let factors = Merge::new(if lane == 0 { top } else { before }, own_max);
+            let (highest, factors) = wave_factors(top, own_max);
             let mut i = 0;
             while i < WAVE.min(count - first) {
                 let batch = ahead;
@@ -181,4 +173,20 @@ pub unsafe fn merge<const DIM: usize>(
             }
         }
     }
+}
+
+/// For the lanes' parts, of which `own` are the maxima and `top` the maximum of all before: the
+/// maximum up to each, and the factors of what was merged and of the part. Collective.
+#[inline(always)]
+fn wave_factors(top: f32, own: f32) -> (f32, Merge) {
+    let lane = arch::lane() as usize;
+    let mut highest = max(top, own);
+    let mut distance = 1;
+    while distance < WAVE {
+        let other = shuffle_f32(highest, lane.saturating_sub(distance) as u32);
+        highest = max(highest, other);
+        distance *= 2;
+    }
+    let before = shuffle_f32(highest, lane.saturating_sub(1) as u32);
+    (highest, Merge::new(if lane == 0 { top } else { before }, own))
 }

@@ -109,6 +109,65 @@ macro_rules! next_32 {
     };
 }
 
+/// One instruction: accumulators of `n` columns, the four words of an operand, the distance of its
+/// rows from the first in units of 16 bytes, and whether the accumulators count (1) or are set (0).
+macro_rules! product {
+    ($n:literal, $c:expr, $a:literal, $distance:literal, $accumulate:literal) => {
+        concat!(
+            "add.u32 low, {rows}, ",
+            $distance,
+            "; mov.b64 d, {{low, {high}}};",
+            "wgmma.mma_async.sync.aligned.m64n",
+            $n,
+            "k16.f32.bf16.bf16 ",
+            $c,
+            "{{",
+            $a,
+            "}}, d, ",
+            $accumulate,
+            ", 1, 1, 0;"
+        )
+    };
+}
+
+/// All instructions of a product in one piece of assembly: an instruction of the compiler's between
+/// the fence and the last of them would have them wait for each other. `$direction` of the
+/// accumulators `$c`, by tile; words of `$a`, of one or of two operands.
+macro_rules! products {
+    ($direction:ident $c:ident [$($tile:literal)*], $a:ident [1], $rows:ident, $($product:expr),*) => {
+        asm!(
+            "{{ .reg .b32 low; .reg .b64 d;",
+            "wgmma.fence.sync.aligned;",
+            $($product,)*
+            "wgmma.commit_group.sync.aligned; }}",
+            $($direction(reg32) $c[$tile][0], $direction(reg32) $c[$tile][1],
+            $direction(reg32) $c[$tile][2], $direction(reg32) $c[$tile][3],
+            $direction(reg32) $c[$tile][4], $direction(reg32) $c[$tile][5],
+            $direction(reg32) $c[$tile][6], $direction(reg32) $c[$tile][7],)*
+            a0 = in(reg32) $a[0][0][0], a1 = in(reg32) $a[0][0][1], a2 = in(reg32) $a[0][0][2], a3 = in(reg32) $a[0][0][3],
+            a4 = in(reg32) $a[0][1][0], a5 = in(reg32) $a[0][1][1], a6 = in(reg32) $a[0][1][2], a7 = in(reg32) $a[0][1][3],
+            rows = in(reg32) $rows, high = const EIGHT_ROWS, options(nostack)
+        )
+    };
+    ($direction:ident $c:ident [$($tile:literal)*], $a:ident [2], $rows:ident, $($product:expr),*) => {
+        asm!(
+            "{{ .reg .b32 low; .reg .b64 d;",
+            "wgmma.fence.sync.aligned;",
+            $($product,)*
+            "wgmma.commit_group.sync.aligned; }}",
+            $($direction(reg32) $c[$tile][0], $direction(reg32) $c[$tile][1],
+            $direction(reg32) $c[$tile][2], $direction(reg32) $c[$tile][3],
+            $direction(reg32) $c[$tile][4], $direction(reg32) $c[$tile][5],
+            $direction(reg32) $c[$tile][6], $direction(reg32) $c[$tile][7],)*
+            a0 = in(reg32) $a[0][0][0], a1 = in(reg32) $a[0][0][1], a2 = in(reg32) $a[0][0][2], a3 = in(reg32) $a[0][0][3],
+            a4 = in(reg32) $a[0][1][0], a5 = in(reg32) $a[0][1][1], a6 = in(reg32) $a[0][1][2], a7 = in(reg32) $a[0][1][3],
+            a8 = in(reg32) $a[1][0][0], a9 = in(reg32) $a[1][0][1], a10 = in(reg32) $a[1][0][2], a11 = in(reg32) $a[1][0][3],
+            a12 = in(reg32) $a[1][1][0], a13 = in(reg32) $a[1][1][1], a14 = in(reg32) $a[1][1][2], a15 = in(reg32) $a[1][1][3],
+            rows = in(reg32) $rows, high = const EIGHT_ROWS, options(nostack)
+        )
+    };
+}
+
 /// [`scores`] of heads of 32.
 ///
 /// # Safety
@@ -118,46 +177,12 @@ macro_rules! next_32 {
 unsafe fn scores_32(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 1], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "{{ .reg .b32 low; .reg .b64 d;",
-            "wgmma.fence.sync.aligned;",
-            "add.u32 low, {72}, 0; mov.b64 d, {{low, {73}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{64}, {65}, {66}, {67}}}, d, 0, 1, 1, 0;",
-            "add.u32 low, {72}, 128; mov.b64 d, {{low, {73}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{68}, {69}, {70}, {71}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {72}, 256; mov.b64 d, {{low, {73}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            next_32!(),
-            "{{{64}, {65}, {66}, {67}}}, d, 0, 1, 1, 0;",
-            "add.u32 low, {72}, 384; mov.b64 d, {{low, {73}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            next_32!(),
-            "{{{68}, {69}, {70}, {71}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned; }}",
-            out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
-            out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
-            out(reg32) c[1][0], out(reg32) c[1][1], out(reg32) c[1][2], out(reg32) c[1][3],
-            out(reg32) c[1][4], out(reg32) c[1][5], out(reg32) c[1][6], out(reg32) c[1][7],
-            out(reg32) c[2][0], out(reg32) c[2][1], out(reg32) c[2][2], out(reg32) c[2][3],
-            out(reg32) c[2][4], out(reg32) c[2][5], out(reg32) c[2][6], out(reg32) c[2][7],
-            out(reg32) c[3][0], out(reg32) c[3][1], out(reg32) c[3][2], out(reg32) c[3][3],
-            out(reg32) c[3][4], out(reg32) c[3][5], out(reg32) c[3][6], out(reg32) c[3][7],
-            out(reg32) c[4][0], out(reg32) c[4][1], out(reg32) c[4][2], out(reg32) c[4][3],
-            out(reg32) c[4][4], out(reg32) c[4][5], out(reg32) c[4][6], out(reg32) c[4][7],
-            out(reg32) c[5][0], out(reg32) c[5][1], out(reg32) c[5][2], out(reg32) c[5][3],
-            out(reg32) c[5][4], out(reg32) c[5][5], out(reg32) c[5][6], out(reg32) c[5][7],
-            out(reg32) c[6][0], out(reg32) c[6][1], out(reg32) c[6][2], out(reg32) c[6][3],
-            out(reg32) c[6][4], out(reg32) c[6][5], out(reg32) c[6][6], out(reg32) c[6][7],
-            out(reg32) c[7][0], out(reg32) c[7][1], out(reg32) c[7][2], out(reg32) c[7][3],
-            out(reg32) c[7][4], out(reg32) c[7][5], out(reg32) c[7][6], out(reg32) c[7][7],
-            in(reg32) q[0][0][0], in(reg32) q[0][0][1], in(reg32) q[0][0][2],
-            in(reg32) q[0][0][3], in(reg32) q[0][1][0], in(reg32) q[0][1][1],
-            in(reg32) q[0][1][2], in(reg32) q[0][1][3],
-            in(reg32) rows, const EIGHT_ROWS, options(nostack)
+        products!(
+            out c [0 1 2 3 4 5 6 7], q [1], rows,
+            product!("64", first_32!(), "{a0}, {a1}, {a2}, {a3}", "0", "0"),
+            product!("64", first_32!(), "{a4}, {a5}, {a6}, {a7}", "128", "1"),
+            product!("64", next_32!(), "{a0}, {a1}, {a2}, {a3}", "256", "0"),
+            product!("64", next_32!(), "{a4}, {a5}, {a6}, {a7}", "384", "1")
         );
     }
 }
@@ -171,65 +196,16 @@ unsafe fn scores_32(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 1], rows: u32) {
 unsafe fn scores_64(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 2], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "{{ .reg .b32 low; .reg .b64 d;",
-            "wgmma.fence.sync.aligned;",
-            "add.u32 low, {80}, 0; mov.b64 d, {{low, {81}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{64}, {65}, {66}, {67}}}, d, 0, 1, 1, 0;",
-            "add.u32 low, {80}, 128; mov.b64 d, {{low, {81}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{68}, {69}, {70}, {71}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {80}, 256; mov.b64 d, {{low, {81}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{72}, {73}, {74}, {75}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {80}, 384; mov.b64 d, {{low, {81}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{76}, {77}, {78}, {79}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {80}, 512; mov.b64 d, {{low, {81}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            next_32!(),
-            "{{{64}, {65}, {66}, {67}}}, d, 0, 1, 1, 0;",
-            "add.u32 low, {80}, 640; mov.b64 d, {{low, {81}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            next_32!(),
-            "{{{68}, {69}, {70}, {71}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {80}, 768; mov.b64 d, {{low, {81}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            next_32!(),
-            "{{{72}, {73}, {74}, {75}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {80}, 896; mov.b64 d, {{low, {81}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            next_32!(),
-            "{{{76}, {77}, {78}, {79}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned; }}",
-            out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
-            out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
-            out(reg32) c[1][0], out(reg32) c[1][1], out(reg32) c[1][2], out(reg32) c[1][3],
-            out(reg32) c[1][4], out(reg32) c[1][5], out(reg32) c[1][6], out(reg32) c[1][7],
-            out(reg32) c[2][0], out(reg32) c[2][1], out(reg32) c[2][2], out(reg32) c[2][3],
-            out(reg32) c[2][4], out(reg32) c[2][5], out(reg32) c[2][6], out(reg32) c[2][7],
-            out(reg32) c[3][0], out(reg32) c[3][1], out(reg32) c[3][2], out(reg32) c[3][3],
-            out(reg32) c[3][4], out(reg32) c[3][5], out(reg32) c[3][6], out(reg32) c[3][7],
-            out(reg32) c[4][0], out(reg32) c[4][1], out(reg32) c[4][2], out(reg32) c[4][3],
-            out(reg32) c[4][4], out(reg32) c[4][5], out(reg32) c[4][6], out(reg32) c[4][7],
-            out(reg32) c[5][0], out(reg32) c[5][1], out(reg32) c[5][2], out(reg32) c[5][3],
-            out(reg32) c[5][4], out(reg32) c[5][5], out(reg32) c[5][6], out(reg32) c[5][7],
-            out(reg32) c[6][0], out(reg32) c[6][1], out(reg32) c[6][2], out(reg32) c[6][3],
-            out(reg32) c[6][4], out(reg32) c[6][5], out(reg32) c[6][6], out(reg32) c[6][7],
-            out(reg32) c[7][0], out(reg32) c[7][1], out(reg32) c[7][2], out(reg32) c[7][3],
-            out(reg32) c[7][4], out(reg32) c[7][5], out(reg32) c[7][6], out(reg32) c[7][7],
-            in(reg32) q[0][0][0], in(reg32) q[0][0][1], in(reg32) q[0][0][2],
-            in(reg32) q[0][0][3], in(reg32) q[0][1][0], in(reg32) q[0][1][1],
-            in(reg32) q[0][1][2], in(reg32) q[0][1][3], in(reg32) q[1][0][0],
-            in(reg32) q[1][0][1], in(reg32) q[1][0][2], in(reg32) q[1][0][3],
-            in(reg32) q[1][1][0], in(reg32) q[1][1][1], in(reg32) q[1][1][2],
-            in(reg32) q[1][1][3],
-            in(reg32) rows, const EIGHT_ROWS, options(nostack)
+        products!(
+            out c [0 1 2 3 4 5 6 7], q [2], rows,
+            product!("64", first_32!(), "{a0}, {a1}, {a2}, {a3}", "0", "0"),
+            product!("64", first_32!(), "{a4}, {a5}, {a6}, {a7}", "128", "1"),
+            product!("64", first_32!(), "{a8}, {a9}, {a10}, {a11}", "256", "1"),
+            product!("64", first_32!(), "{a12}, {a13}, {a14}, {a15}", "384", "1"),
+            product!("64", next_32!(), "{a0}, {a1}, {a2}, {a3}", "512", "0"),
+            product!("64", next_32!(), "{a4}, {a5}, {a6}, {a7}", "640", "1"),
+            product!("64", next_32!(), "{a8}, {a9}, {a10}, {a11}", "768", "1"),
+            product!("64", next_32!(), "{a12}, {a13}, {a14}, {a15}", "896", "1")
         );
     }
 }
@@ -243,37 +219,12 @@ unsafe fn scores_64(c: &mut [Acc; 8], q: [[[u32; 4]; 2]; 2], rows: u32) {
 unsafe fn weighted_32(c: &mut [Acc; 2], p: &[[[u32; 4]; 2]; 2], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "{{ .reg .b32 low; .reg .b64 d;",
-            "wgmma.fence.sync.aligned;",
-            "add.u32 low, {32}, 0; mov.b64 d, {{low, {33}}};",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            first_16!(),
-            "{{{16}, {17}, {18}, {19}}}, d, 0, 1, 1, 0;",
-            "add.u32 low, {32}, 64; mov.b64 d, {{low, {33}}};",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            first_16!(),
-            "{{{20}, {21}, {22}, {23}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {32}, 128; mov.b64 d, {{low, {33}}};",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            first_16!(),
-            "{{{24}, {25}, {26}, {27}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {32}, 192; mov.b64 d, {{low, {33}}};",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            first_16!(),
-            "{{{28}, {29}, {30}, {31}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned; }}",
-            out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
-            out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
-            out(reg32) c[1][0], out(reg32) c[1][1], out(reg32) c[1][2], out(reg32) c[1][3],
-            out(reg32) c[1][4], out(reg32) c[1][5], out(reg32) c[1][6], out(reg32) c[1][7],
-            in(reg32) p[0][0][0], in(reg32) p[0][0][1], in(reg32) p[0][0][2],
-            in(reg32) p[0][0][3], in(reg32) p[0][1][0], in(reg32) p[0][1][1],
-            in(reg32) p[0][1][2], in(reg32) p[0][1][3], in(reg32) p[1][0][0],
-            in(reg32) p[1][0][1], in(reg32) p[1][0][2], in(reg32) p[1][0][3],
-            in(reg32) p[1][1][0], in(reg32) p[1][1][1], in(reg32) p[1][1][2],
-            in(reg32) p[1][1][3],
-            in(reg32) rows, const EIGHT_ROWS, options(nostack)
+        products!(
+            out c [0 1], p [2], rows,
+            product!("32", first_16!(), "{a0}, {a1}, {a2}, {a3}", "0", "0"),
+            product!("32", first_16!(), "{a4}, {a5}, {a6}, {a7}", "64", "1"),
+            product!("32", first_16!(), "{a8}, {a9}, {a10}, {a11}", "128", "1"),
+            product!("32", first_16!(), "{a12}, {a13}, {a14}, {a15}", "192", "1")
         );
     }
 }
@@ -287,39 +238,12 @@ unsafe fn weighted_32(c: &mut [Acc; 2], p: &[[[u32; 4]; 2]; 2], rows: u32) {
 unsafe fn add_weighted_32(c: &mut [Acc; 2], p: &[[[u32; 4]; 2]; 2], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "{{ .reg .b32 low; .reg .b64 d;",
-            "wgmma.fence.sync.aligned;",
-            "add.u32 low, {32}, 0; mov.b64 d, {{low, {33}}};",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            first_16!(),
-            "{{{16}, {17}, {18}, {19}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {32}, 64; mov.b64 d, {{low, {33}}};",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            first_16!(),
-            "{{{20}, {21}, {22}, {23}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {32}, 128; mov.b64 d, {{low, {33}}};",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            first_16!(),
-            "{{{24}, {25}, {26}, {27}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {32}, 192; mov.b64 d, {{low, {33}}};",
-            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
-            first_16!(),
-            "{{{28}, {29}, {30}, {31}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned; }}",
-            inout(reg32) c[0][0], inout(reg32) c[0][1], inout(reg32) c[0][2],
-            inout(reg32) c[0][3], inout(reg32) c[0][4], inout(reg32) c[0][5],
-            inout(reg32) c[0][6], inout(reg32) c[0][7], inout(reg32) c[1][0],
-            inout(reg32) c[1][1], inout(reg32) c[1][2], inout(reg32) c[1][3],
-            inout(reg32) c[1][4], inout(reg32) c[1][5], inout(reg32) c[1][6],
-            inout(reg32) c[1][7],
-            in(reg32) p[0][0][0], in(reg32) p[0][0][1], in(reg32) p[0][0][2],
-            in(reg32) p[0][0][3], in(reg32) p[0][1][0], in(reg32) p[0][1][1],
-            in(reg32) p[0][1][2], in(reg32) p[0][1][3], in(reg32) p[1][0][0],
-            in(reg32) p[1][0][1], in(reg32) p[1][0][2], in(reg32) p[1][0][3],
-            in(reg32) p[1][1][0], in(reg32) p[1][1][1], in(reg32) p[1][1][2],
-            in(reg32) p[1][1][3],
-            in(reg32) rows, const EIGHT_ROWS, options(nostack)
+        products!(
+            inout c [0 1], p [2], rows,
+            product!("32", first_16!(), "{a0}, {a1}, {a2}, {a3}", "0", "1"),
+            product!("32", first_16!(), "{a4}, {a5}, {a6}, {a7}", "64", "1"),
+            product!("32", first_16!(), "{a8}, {a9}, {a10}, {a11}", "128", "1"),
+            product!("32", first_16!(), "{a12}, {a13}, {a14}, {a15}", "192", "1")
         );
     }
 }
@@ -333,41 +257,12 @@ unsafe fn add_weighted_32(c: &mut [Acc; 2], p: &[[[u32; 4]; 2]; 2], rows: u32) {
 unsafe fn weighted_64(c: &mut [Acc; 4], p: &[[[u32; 4]; 2]; 2], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "{{ .reg .b32 low; .reg .b64 d;",
-            "wgmma.fence.sync.aligned;",
-            "add.u32 low, {48}, 0; mov.b64 d, {{low, {49}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{32}, {33}, {34}, {35}}}, d, 0, 1, 1, 0;",
-            "add.u32 low, {48}, 128; mov.b64 d, {{low, {49}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{36}, {37}, {38}, {39}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {48}, 256; mov.b64 d, {{low, {49}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{40}, {41}, {42}, {43}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {48}, 384; mov.b64 d, {{low, {49}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{44}, {45}, {46}, {47}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned; }}",
-            out(reg32) c[0][0], out(reg32) c[0][1], out(reg32) c[0][2], out(reg32) c[0][3],
-            out(reg32) c[0][4], out(reg32) c[0][5], out(reg32) c[0][6], out(reg32) c[0][7],
-            out(reg32) c[1][0], out(reg32) c[1][1], out(reg32) c[1][2], out(reg32) c[1][3],
-            out(reg32) c[1][4], out(reg32) c[1][5], out(reg32) c[1][6], out(reg32) c[1][7],
-            out(reg32) c[2][0], out(reg32) c[2][1], out(reg32) c[2][2], out(reg32) c[2][3],
-            out(reg32) c[2][4], out(reg32) c[2][5], out(reg32) c[2][6], out(reg32) c[2][7],
-            out(reg32) c[3][0], out(reg32) c[3][1], out(reg32) c[3][2], out(reg32) c[3][3],
-            out(reg32) c[3][4], out(reg32) c[3][5], out(reg32) c[3][6], out(reg32) c[3][7],
-            in(reg32) p[0][0][0], in(reg32) p[0][0][1], in(reg32) p[0][0][2],
-            in(reg32) p[0][0][3], in(reg32) p[0][1][0], in(reg32) p[0][1][1],
-            in(reg32) p[0][1][2], in(reg32) p[0][1][3], in(reg32) p[1][0][0],
-            in(reg32) p[1][0][1], in(reg32) p[1][0][2], in(reg32) p[1][0][3],
-            in(reg32) p[1][1][0], in(reg32) p[1][1][1], in(reg32) p[1][1][2],
-            in(reg32) p[1][1][3],
-            in(reg32) rows, const EIGHT_ROWS, options(nostack)
+        products!(
+            out c [0 1 2 3], p [2], rows,
+            product!("64", first_32!(), "{a0}, {a1}, {a2}, {a3}", "0", "0"),
+            product!("64", first_32!(), "{a4}, {a5}, {a6}, {a7}", "128", "1"),
+            product!("64", first_32!(), "{a8}, {a9}, {a10}, {a11}", "256", "1"),
+            product!("64", first_32!(), "{a12}, {a13}, {a14}, {a15}", "384", "1")
         );
     }
 }
@@ -381,44 +276,12 @@ unsafe fn weighted_64(c: &mut [Acc; 4], p: &[[[u32; 4]; 2]; 2], rows: u32) {
 unsafe fn add_weighted_64(c: &mut [Acc; 4], p: &[[[u32; 4]; 2]; 2], rows: u32) {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "{{ .reg .b32 low; .reg .b64 d;",
-            "wgmma.fence.sync.aligned;",
-            "add.u32 low, {48}, 0; mov.b64 d, {{low, {49}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{32}, {33}, {34}, {35}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {48}, 128; mov.b64 d, {{low, {49}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{36}, {37}, {38}, {39}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {48}, 256; mov.b64 d, {{low, {49}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{40}, {41}, {42}, {43}}}, d, 1, 1, 1, 0;",
-            "add.u32 low, {48}, 384; mov.b64 d, {{low, {49}}};",
-            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
-            first_32!(),
-            "{{{44}, {45}, {46}, {47}}}, d, 1, 1, 1, 0;",
-            "wgmma.commit_group.sync.aligned; }}",
-            inout(reg32) c[0][0], inout(reg32) c[0][1], inout(reg32) c[0][2],
-            inout(reg32) c[0][3], inout(reg32) c[0][4], inout(reg32) c[0][5],
-            inout(reg32) c[0][6], inout(reg32) c[0][7], inout(reg32) c[1][0],
-            inout(reg32) c[1][1], inout(reg32) c[1][2], inout(reg32) c[1][3],
-            inout(reg32) c[1][4], inout(reg32) c[1][5], inout(reg32) c[1][6],
-            inout(reg32) c[1][7], inout(reg32) c[2][0], inout(reg32) c[2][1],
-            inout(reg32) c[2][2], inout(reg32) c[2][3], inout(reg32) c[2][4],
-            inout(reg32) c[2][5], inout(reg32) c[2][6], inout(reg32) c[2][7],
-            inout(reg32) c[3][0], inout(reg32) c[3][1], inout(reg32) c[3][2],
-            inout(reg32) c[3][3], inout(reg32) c[3][4], inout(reg32) c[3][5],
-            inout(reg32) c[3][6], inout(reg32) c[3][7],
-            in(reg32) p[0][0][0], in(reg32) p[0][0][1], in(reg32) p[0][0][2],
-            in(reg32) p[0][0][3], in(reg32) p[0][1][0], in(reg32) p[0][1][1],
-            in(reg32) p[0][1][2], in(reg32) p[0][1][3], in(reg32) p[1][0][0],
-            in(reg32) p[1][0][1], in(reg32) p[1][0][2], in(reg32) p[1][0][3],
-            in(reg32) p[1][1][0], in(reg32) p[1][1][1], in(reg32) p[1][1][2],
-            in(reg32) p[1][1][3],
-            in(reg32) rows, const EIGHT_ROWS, options(nostack)
+        products!(
+            inout c [0 1 2 3], p [2], rows,
+            product!("64", first_32!(), "{a0}, {a1}, {a2}, {a3}", "0", "1"),
+            product!("64", first_32!(), "{a4}, {a5}, {a6}, {a7}", "128", "1"),
+            product!("64", first_32!(), "{a8}, {a9}, {a10}, {a11}", "256", "1"),
+            product!("64", first_32!(), "{a12}, {a13}, {a14}, {a15}", "384", "1")
         );
     }
 }

@@ -14,6 +14,7 @@ pub mod rows;
 
 use half::bf16;
 use shared::block::Family;
+use shared::chips::Chip;
 use shared::kernels;
 use shared::launch::{self, DevPtr, KernelArgs, Scalar, Type};
 
@@ -43,9 +44,9 @@ impl Kernels {
     /// messages.
     pub fn load(device: &Device, name: &str, image: &[u8]) -> Result<Kernels, GpuError> {
         let chip = &device.properties().arch;
-        let family = Family::of_chip(chip).ok_or_else(|| {
-            GpuError::Refused(format!("{chip}: no kernels for this chip's family"))
-        })?;
+        let family = Chip::find(chip).map(|chip| chip.family);
+        let family =
+            family.ok_or_else(|| GpuError::Refused(format!("{chip}: no kernels for this chip")))?;
         let module = Module::load(device, name, image)?;
         let loaded = kernels::all().map(|kernel| module.kernel(kernel.name));
         let loaded = loaded.collect::<Result<_, GpuError>>()?;

@@ -43,7 +43,7 @@ pub struct Chip {
 
 /// Chips that share an instruction encoding and the sizes of registers and LDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
+pub enum Encoding {
     /// GCN 1 to 5 and CDNA1 (gfx6 to gfx908): wave64, no unified accumulation registers.
     Gcn,
     /// CDNA2 and later (gfx90a, gfx942, gfx950): wave64, MFMA, unified registers.
@@ -78,9 +78,9 @@ impl Chip {
         })
     }
 
-    /// The family of the chip.
-    pub fn family(&self) -> Family {
-        family(self.name)
+    /// The encoding of the chip.
+    pub fn encoding(&self) -> Encoding {
+        encoding(self.name)
     }
 }
 
@@ -89,15 +89,15 @@ pub fn is_known(name: &str) -> bool {
     MACHS.iter().any(|(_, known)| *known == name)
 }
 
-/// The family of the processor `name`, one of the table's.
-fn family(name: &str) -> Family {
+/// The encoding of the processor `name`, one of the table's.
+fn encoding(name: &str) -> Encoding {
     match name {
-        "gfx90a" | "gfx942" | "gfx950" | "gfx9-4-generic" => Family::Cdna,
-        "gfx1250" | "gfx1251" => Family::Gfx125,
-        _ if name.starts_with("gfx10") => Family::Gfx10,
-        _ if name.starts_with("gfx11") => Family::Gfx11,
-        _ if name.starts_with("gfx12") => Family::Gfx12,
-        _ => Family::Gcn,
+        "gfx90a" | "gfx942" | "gfx950" | "gfx9-4-generic" => Encoding::Cdna,
+        "gfx1250" | "gfx1251" => Encoding::Gfx125,
+        _ if name.starts_with("gfx10") => Encoding::Gfx10,
+        _ if name.starts_with("gfx11") => Encoding::Gfx11,
+        _ if name.starts_with("gfx12") => Encoding::Gfx12,
+        _ => Encoding::Gcn,
     }
 }
 

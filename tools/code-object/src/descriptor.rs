@@ -2,7 +2,7 @@
 //!
 //! Source: LLVM AMDGPUUsage, "Kernel Descriptor". Field names are its names.
 
-use crate::chip::Family;
+use crate::chip::Encoding;
 
 /// Size of a kernel descriptor.
 pub const DESCRIPTOR_BYTES: usize = 64;
@@ -75,15 +75,17 @@ impl KernelDescriptor {
     }
 
     /// VGPRs allocated to a lane, accumulation registers included where the file is unified.
-    pub fn allocated_vgprs(&self, family: Family) -> u32 {
-        let granule = match family {
-            Family::Gcn => 4,
-            Family::Cdna => 8,
-            Family::Gfx125 => 16,
-            Family::Gfx10 | Family::Gfx11 | Family::Gfx12 if self.properties.wavefront_size32() => {
+    pub fn allocated_vgprs(&self, encoding: Encoding) -> u32 {
+        let granule = match encoding {
+            Encoding::Gcn => 4,
+            Encoding::Cdna => 8,
+            Encoding::Gfx125 => 16,
+            Encoding::Gfx10 | Encoding::Gfx11 | Encoding::Gfx12
+                if self.properties.wavefront_size32() =>
+            {
                 8
             }
-            Family::Gfx10 | Family::Gfx11 | Family::Gfx12 => 4,
+            Encoding::Gfx10 | Encoding::Gfx11 | Encoding::Gfx12 => 4,
         };
         (self.rsrc1.granulated_workitem_vgpr_count() + 1) * granule
     }

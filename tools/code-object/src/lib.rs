@@ -22,7 +22,7 @@ use object::elf::{self, FileHeader64};
 use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, Rela as _, Sym as _};
 use object::read::elf::{SectionHeader as _, SymbolTable};
 
-pub use chip::{Chip, Family, Feature};
+pub use chip::{Chip, Encoding, Feature};
 pub use descriptor::KernelDescriptor;
 pub use error::CodeObjectError;
 pub use load::{Relocation, RelocationKind, Target};

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use code_object::metadata::{Access, Axis};
 use code_object::{
-    AddressSpace, CodeObject, CodeObjectError, Family, Feature, Relocation, RelocationKind, Target,
-    ValueKind, bundle,
+    AddressSpace, CodeObject, CodeObjectError, Encoding, Feature, Relocation, RelocationKind,
+    Target, ValueKind, bundle,
 };
 
 const GFX1151: &[u8] = include_bytes!("data/sample.gfx1151.co");
@@ -27,7 +27,7 @@ fn every_sample_has_its_chip_and_kernels() {
     for (chip, bytes) in SAMPLES {
         let code_object = parse(bytes);
         assert_eq!(code_object.chip.name, chip);
-        let wave = if code_object.chip.family() == Family::Cdna { 64 } else { 32 };
+        let wave = if code_object.chip.encoding() == Encoding::Cdna { 64 } else { 32 };
         let names: Vec<_> = code_object.kernels.iter().map(|kernel| kernel.name()).collect();
         assert_eq!(names, ["row_sum", "shuffle", "lookup", "tile"], "{chip}");
         for kernel in &code_object.kernels {
@@ -63,7 +63,7 @@ fn descriptor_and_metadata_agree() {
                 "{of}"
             );
             assert_eq!(descriptor.kernarg_size, metadata.kernarg_segment_size, "{of}");
-            let allocated = descriptor.allocated_vgprs(code_object.chip.family());
+            let allocated = descriptor.allocated_vgprs(code_object.chip.encoding());
             let spare = allocated - metadata.vgpr_count.max(1);
             assert!(spare < 8, "{of}: {allocated} VGPRs for {}", metadata.vgpr_count);
             let scratch = metadata.private_segment_fixed_size > 0;
@@ -153,7 +153,7 @@ fn figures_equal_those_of_llvm_readelf() {
                     _ => kernel.metadata.kernarg_segment_size,
                 })
                 .collect();
-            let absent = key == "agpr_count" && code_object.chip.family() != Family::Cdna;
+            let absent = key == "agpr_count" && code_object.chip.encoding() != Encoding::Cdna;
             assert_eq!(theirs, if absent { Vec::new() } else { ours }, "{chip} {key}");
         }
     }

@@ -4,7 +4,7 @@
 //! Sources of the sizes: AMD's CDNA2, CDNA3, CDNA4, RDNA2, RDNA3 and RDNA4 ISA documents (register
 //! files, LDS) and LLVM AMDGPUUsage (granules of allocation, the chips with 1536 registers).
 
-use code_object::{Chip, Family};
+use code_object::{Chip, Encoding};
 use serde::Serialize;
 
 /// What a kernel asks for.
@@ -112,7 +112,7 @@ pub fn occupancy(chip: &Chip, demand: &Demand) -> Option<Occupancy> {
 
 /// The sizes of the chip in the mode the kernel was compiled for.
 fn unit(chip: &Chip, demand: &Demand) -> Option<Unit> {
-    let family = chip.family();
+    let encoding = chip.encoding();
     let gfx9 = Unit {
         vgprs: 256,
         vgpr_granule: 4,
@@ -123,9 +123,9 @@ fn unit(chip: &Chip, demand: &Demand) -> Option<Unit> {
         lds_granule: 512,
         max_workgroups: 16,
     };
-    match family {
-        Family::Gcn if chip.name.starts_with("gfx9") => return Some(gfx9),
-        Family::Cdna => {
+    match encoding {
+        Encoding::Gcn if chip.name.starts_with("gfx9") => return Some(gfx9),
+        Encoding::Cdna => {
             let cdna4 = chip.name == "gfx950";
             return Some(Unit {
                 vgprs: 512,
@@ -136,10 +136,11 @@ fn unit(chip: &Chip, demand: &Demand) -> Option<Unit> {
                 ..gfx9
             });
         }
-        Family::Gcn | Family::Gfx125 => return None,
-        Family::Gfx10 | Family::Gfx11 | Family::Gfx12 => {}
+        Encoding::Gcn | Encoding::Gfx125 => return None,
+        Encoding::Gfx10 | Encoding::Gfx11 | Encoding::Gfx12 => {}
     }
-    let large = family == Family::Gfx12 || matches!(chip.name, "gfx1100" | "gfx1101" | "gfx1151");
+    let large =
+        encoding == Encoding::Gfx12 || matches!(chip.name, "gfx1100" | "gfx1101" | "gfx1151");
     let rdna1 = chip.name.starts_with("gfx101") || chip.name == "gfx10-1-generic";
     let (vgprs, vgpr_granule) = match (large, rdna1) {
         (true, _) => (1536, 24),
@@ -168,7 +169,7 @@ mod tests {
 
     fn waves(name: &'static str, vgprs: u32, lds_bytes: u32, workgroup: u32) -> (f64, Limit) {
         let chip = Chip { name, xnack: Feature::Any, sramecc: Feature::Any };
-        let wavefront = if chip.family() == Family::Cdna { 64 } else { 32 };
+        let wavefront = if chip.encoding() == Encoding::Cdna { 64 } else { 32 };
         let wgp_mode = wavefront == 32;
         let demand = Demand { vgprs, sgprs: 32, lds_bytes, workgroup, wavefront, wgp_mode };
         let occupancy = occupancy(&chip, &demand).expect("in the table");

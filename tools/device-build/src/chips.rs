@@ -1,59 +1,13 @@
-//! The chips kernels are built for.
+//! Chips by their names, and those of this machine.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 pub use shared::block::Family;
+pub use shared::chips::{CHIPS, Chip};
 
 use crate::error::BuildError;
-
-/// One chip kernels can be built for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chip {
-    /// The name users type and files carry.
-    pub name: &'static str,
-    /// Which module of `device/src/arch/` it uses.
-    pub family: Family,
-    /// rustc's `-C target-cpu`.
-    pub target_cpu: &'static str,
-}
-
-impl Chip {
-    /// rustc's target triple.
-    pub fn target(self) -> &'static str {
-        match self.family {
-            Family::Nvptx => "nvptx64-nvidia-cuda",
-            _ => "amdgcn-amd-amdhsa",
-        }
-    }
-
-    /// Extension of the file the driver loads: an ELF code object or PTX text.
-    pub fn extension(self) -> &'static str {
-        match self.family {
-            Family::Nvptx => "ptx",
-            _ => "co",
-        }
-    }
-}
-
-const fn chip_of(name: &'static str, family: Family) -> Chip {
-    Chip { name, family, target_cpu: name }
-}
-
-/// Every chip. Adding one of a known family is one line.
-///
-/// sm_90 is compiled as sm_90a, the superset with `wgmma` and `setmaxnreg`: its PTX runs on no
-/// other generation, and there is no other sm_90.
-pub const CHIPS: [Chip; 7] = [
-    chip_of("gfx90a", Family::Gfx9),
-    chip_of("gfx942", Family::Gfx9),
-    chip_of("gfx950", Family::Gfx9),
-    chip_of("gfx1100", Family::Gfx11),
-    chip_of("gfx1151", Family::Gfx11),
-    chip_of("gfx1201", Family::Gfx12),
-    Chip { name: "sm_90", family: Family::Nvptx, target_cpu: "sm_90a" },
-];
 
 /// The chip called `name`.
 ///
@@ -61,7 +15,7 @@ pub const CHIPS: [Chip; 7] = [
 ///
 /// [`BuildError::UnknownChip`] names it and every known one.
 pub fn chip(name: &str) -> Result<Chip, BuildError> {
-    CHIPS.into_iter().find(|c| c.name == name).ok_or_else(|| BuildError::UnknownChip {
+    Chip::find(name).ok_or_else(|| BuildError::UnknownChip {
         name: name.to_owned(),
         known: CHIPS.map(|c| c.name).join(", "),
     })
@@ -136,6 +90,29 @@ mod tests {
             parse_chips("sm_90, gfx90a,sm_90").unwrap().iter().map(|c| c.name).collect();
         assert_eq!(names, ["sm_90", "gfx90a"]);
         assert_eq!(parse_chips("all").unwrap().len(), CHIPS.len());
+    }
+
+    /// What has to be added elsewhere with a chip.
+    #[test]
+    fn the_tools_know_every_chip() {
+        use code_object::{Feature, chip::is_known};
+        use codegen::occupancy::{Demand, occupancy};
+        for chip in CHIPS.into_iter().filter(|chip| chip.family != Family::Nvptx) {
+            let name = chip.name;
+            assert!(is_known(name), "{name}: no number in tools/code-object/src/chip.rs");
+            let target = code_object::Chip { name, xnack: Feature::Any, sramecc: Feature::Any };
+            let wavefront = chip.family.wave();
+            let demand = Demand {
+                vgprs: 32,
+                sgprs: 32,
+                lds_bytes: 0,
+                workgroup: 256,
+                wavefront,
+                wgp_mode: wavefront == 32,
+            };
+            let sizes = occupancy(&target, &demand);
+            assert!(sizes.is_some(), "{name}: no sizes in tools/codegen/src/occupancy.rs");
+        }
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Chat<'_> {
         let (sender, events) = mpsc::channel();
         let handle = self.worker.submit(request, &sender, None);
         let mut parser = Parser::default();
-        let mut printer = Printer { colour: self.colour, channel: None };
+        let mut printer = Printer { colour: self.colour, message: None };
         loop {
             match events.recv_timeout(Duration::from_millis(50)) {
                 Ok(Event::Token { token, .. }) => {
@@ -187,17 +187,19 @@ impl Chat<'_> {
     }
 }
 
-/// Prints the pieces of an answer, each channel under its name; reasoning is dimmed.
+/// Prints the pieces of an answer, each message on lines of its own, under its channel's name
+/// unless it is the answer; reasoning is dimmed.
 struct Printer {
     colour: bool,
-    channel: Option<Channel>,
+    /// The message whose line is open.
+    message: Option<usize>,
 }
 
 impl Printer {
     fn print(&mut self, delta: &Delta, console: &mut Console) -> Result<()> {
-        if self.channel != Some(delta.channel) {
+        if self.message != Some(delta.message) {
             self.end(console)?;
-            self.channel = Some(delta.channel);
+            self.message = Some(delta.message);
             if delta.channel != Channel::Final {
                 let dim = if self.colour { DIM } else { "" };
                 let to = delta.recipient.iter().map(|name| format!(" to {}", terminal::line(name)));
@@ -210,7 +212,7 @@ impl Printer {
 
     /// Ends the line, when something was printed.
     fn end(&mut self, console: &mut Console) -> Result<()> {
-        match self.channel.take() {
+        match self.message.take() {
             Some(_) => console.line(if self.colour { PLAIN } else { "" }),
             None => Ok(()),
         }

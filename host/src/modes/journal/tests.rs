@@ -193,6 +193,7 @@ fn another_job_is_refused_with_what_differs() {
         ("--min-p", |job| job.sampling.min_p = 0.0),
         ("--stop", |job| job.stop = vec![String::from("end\n")]),
         ("seed", |job| job.sampling.seed = 4),
+        ("--stop", |job| job.stop = vec![String::from("###")]),
         ("model", |job| job.model = String::from("models/120b")),
         ("model-files", |job| job.model_files = String::from("1 files, 61 bytes, 0")),
         ("--bin-layout", |job| job.bin_layout = BinLayout::Lhl),
