@@ -191,7 +191,6 @@ fn another_job_is_refused_with_what_differs() {
         ("-p", |job| job.sampling.top_p = 1.0),
         ("-k", |job| job.sampling.top_k = 0),
         ("--min-p", |job| job.sampling.min_p = 0.0),
-        ("--stop", |job| job.stop = vec![String::from("end\n")]),
         ("seed", |job| job.sampling.seed = 4),
         ("--stop", |job| job.stop = vec![String::from("###")]),
         ("model", |job| job.model = String::from("models/120b")),
