@@ -132,13 +132,14 @@ needs_no_kernels() {
 # The kernels of what the arguments name, so that old ones never meet a new program. Where they
 # cannot be built, the CPU engine still runs, and a GPU is refused with what is missing.
 kernels_for() {
-    local argument chips=()
+    local argument chip chips=()
     ! needs_no_kernels "$@" || return 0
     for argument in "$@"; do
         [[ $argument =~ ^(--device=)?emu:(gfx[0-9a-f]+) ]] || continue
+        chip=${BASH_REMATCH[2]}
         # The program refuses another at once.
-        [[ ${BASH_REMATCH[2]} =~ ^($emulated)$ ]] || return 0
-        chips=(--arch "${BASH_REMATCH[2]}")
+        [[ $chip =~ ^($emulated)$ ]] || return 0
+        chips=(--arch "$chip")
     done
     kernels --quiet "${chips[@]}" ||
         echo "run.sh: going on without up-to-date GPU kernels; --device cpu needs none" >&2

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use shared::block::{Family, ROWS, STEP};
+use shared::chips::Chip;
 
 use crate::gpu::launch::linear::DenseFormat;
 use crate::gpu::pack::{self, PackError, Source};
@@ -53,7 +54,8 @@ pub fn run(devices: &[Device], weights: &Arc<Weights>) -> Result<Report, GpuEngi
     let streams = devices.iter().map(Stream::new).collect::<Result<Vec<_>, _>>()?;
     for stream in &streams {
         let chip = &stream.device().properties().arch;
-        let family = Family::of_chip(chip)
+        let family = Chip::find(chip)
+            .map(|chip| chip.family)
             .ok_or_else(|| GpuError::Refused(format!("{chip}: no family packs weights for it")))?;
         targets.push(Target { stream, family });
     }
