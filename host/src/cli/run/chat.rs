@@ -242,7 +242,7 @@ impl Chat {
         // One that came when the answer before had just ended is not for this one.
         interrupt::asked();
         let stream = self.client.ask(prompt, max_tokens, sampling);
-        let mut printer = Printer { colour: self.colour, channel: None };
+        let mut printer = Printer { colour: self.colour, message: None };
         let (reading, end) = self.follow(&stream, reading, &mut printer)?;
         if let End::Failed(error) = end {
             printer.end(&mut self.console)?;
