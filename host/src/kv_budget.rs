@@ -134,6 +134,14 @@ impl KvBudget {
             let middle = low + (high - low).div_ceil(2);
             if fits(&with(middle)) { low = middle } else { high = middle - 1 }
         }
+        // A window has to fit, or no text could come to its end.
+        let least = Geometry::window_pages(window).min(worst.full);
+        if low < least {
+            let least = Geometry { full: least, windowed: least, window };
+            let mb = |geometry| geometry_bytes(config, &geometry, room).div_ceil(1_000_000);
+            let (has, least, worst) = (bytes / 1_000_000, mb(least), mb(worst));
+            return Err(KvBudgetError { has, least, worst });
+        }
         checked(self, config, with(low), room, bytes)
     }
 }
