@@ -208,15 +208,15 @@ struct Known {
 }
 
 /// Random requests arrive while others run, some are cancelled, some are bad, and the pool holds a
-/// third of what they would take. None is lost, ends twice or starves.
+/// fraction of what they would take. None is lost, ends twice or starves.
 #[test]
 fn soak() {
-    let count = if full() { 20_000 } else { 1_000 };
+    let count = if full() { 20_000 } else { 500 };
     let options = CpuOptions {
         max_sequences: 24,
         max_positions: 512,
         max_step_tokens: 96,
-        budget: KvBudget::Pages(14, 16),
+        budget: KvBudget::Pages(9, 12),
         ..CpuOptions::default()
     };
     let engine = CpuEngine::new(nano(), options).expect("the model can be run");
@@ -270,7 +270,8 @@ fn arrival(id: usize, random: &mut Dice) -> (Request, bool) {
         0 => prompt.push(u32::MAX),
         1 => prompt.push(BREAKS),
         2 => prompt.clear(),
-        3 | 4 => max_tokens = 150,
+        // Two of these outgrow what both were admitted for.
+        3..9 => max_tokens = 150,
         _ => {}
     }
     let sampling = Sampling { temperature: 0.7, seed: id as u64, ..Sampling::GREEDY };
