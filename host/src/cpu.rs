@@ -23,7 +23,7 @@ use crate::engine::{
     self, Before, Chunk, ChunkError, Engine, EngineError, Limits, Outcome, Output, Ticket, Tokens,
     Want,
 };
-use crate::kv_budget::{KvBudget, Room};
+use crate::kv_budget::{KvBudget, Supply};
 use crate::model::Weights;
 use crate::pages::{Geometry, PageTable};
 use crate::sampling;
@@ -157,12 +157,12 @@ impl CpuEngine {
         // A mapped file counts as available, and is wanted in memory.
         let free = memory::available()
             .map_or(u64::MAX, |free| free.saturating_sub(weights.matrix_bytes()).max(free / 4));
-        let room = Room { free, page_bytes: page_bytes as u64, in_flight: 1 };
+        let supply = Supply { free, page_bytes: page_bytes as u64, in_flight: 1 };
         let geometry = options.budget.geometry(
             config,
             (options.max_sequences, options.max_positions.min(config.max_position_embeddings)),
             options.max_step_tokens,
-            room,
+            supply,
         )?;
         let memory = match options.kv {
             KvDtype::Bf16 => KvMemory::Bf16(Memory::new(config, geometry)),

@@ -37,7 +37,7 @@ use crate::gpu::launch::Kernels;
 use crate::gpu::launch::linear::DenseFormat;
 use crate::gpu::{Device, GpuError, Recorded, Stream};
 use crate::kernels;
-use crate::kv_budget::{KvBudget, Room, geometry_bytes};
+use crate::kv_budget::{KvBudget, Supply, geometry_bytes};
 use crate::model::Weights;
 use crate::pages::Geometry;
 
@@ -256,14 +256,14 @@ fn plan_memory(
     let bytes_arena = Arena::bytes(config, options, family).saturating_add(rope);
     let rest = free.checked_sub(bytes_weights.saturating_add(bytes_arena));
     let page_bytes = kv::page_bytes(config);
-    let room = Room { free: rest.unwrap_or(0), page_bytes, in_flight: IN_FLIGHT };
+    let supply = Supply { free: rest.unwrap_or(0), page_bytes, in_flight: IN_FLIGHT };
     let sizes = (options.max_sequences, options.max_positions);
-    let planned = options.budget.geometry(config, sizes, options.max_step_tokens, room);
+    let planned = options.budget.geometry(config, sizes, options.max_step_tokens, supply);
     match (rest, planned) {
         (Some(_), Ok(geometry)) => Ok(geometry),
         (_, planned) => {
             let mb = |bytes: u64| bytes.div_ceil(1_000_000);
-            let least = |geometry| mb(geometry_bytes(config, &geometry, room));
+            let least = |geometry| mb(geometry_bytes(config, &geometry, supply));
             Err(GpuEngineError::DoesNotFit {
                 device: device.to_string(),
                 weights: mb(bytes_weights),

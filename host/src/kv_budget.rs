@@ -67,7 +67,7 @@ impl fmt::Display for KvBudget {
 
 /// What a device has to offer.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct Supply {
     /// Free bytes.
     pub free: u64,
     /// Bytes of one page of one layer.
@@ -102,22 +102,31 @@ impl KvBudget {
         config: &ModelConfig,
         (sequences, positions): (usize, usize),
         step_tokens: usize,
-        room: Room,
+        supply: Supply,
     ) -> Result<Geometry, KvBudgetError> {
         let window = config.sliding_window;
-        let tokens = step_tokens * room.in_flight;
+        let tokens = step_tokens * supply.in_flight;
         let worst = Geometry::worst_case(sequences, positions, tokens, window);
         let worst =
             Geometry { windowed: (worst.windowed + worst.full / 4).min(worst.full), ..worst };
-        let bytes = match self {
-            KvBudget::WorstCase => return checked(self, config, worst, room, room.free),
-            KvBudget::Pages(full, windowed) => {
-                return checked(self, config, Geometry { full, windowed, window }, room, room.free);
-            }
-            KvBudget::Free => room.free - room.free / RESERVE,
-            KvBudget::Bytes(bytes) => bytes.min(room.free),
+        let bytes = |geometry: &Geometry| geometry_bytes(config, geometry, supply);
+        let mb = |geometry: &Geometry| bytes(geometry).div_ceil(1_000_000);
+        let refused = |has: u64, least: &Geometry| {
+            let (least, worst) = (mb(least), mb(&worst));
+            Err(KvBudgetError { has: has / 1_000_000, least, worst })
         };
-        let fits = |geometry: &Geometry| geometry_bytes(config, geometry, room) <= bytes;
+        // Less than a fixed number of pages is no answer to whoever asked for it.
+        let fixed = |geometry: Geometry| match geometry.max_positions() {
+            1.. if bytes(&geometry) <= supply.free => Ok(geometry),
+            _ => refused(supply.free, &geometry),
+        };
+        let has = match self {
+            KvBudget::WorstCase => return fixed(worst),
+            KvBudget::Pages(full, windowed) => return fixed(Geometry { full, windowed, window }),
+            KvBudget::Free => supply.free - supply.free / RESERVE,
+            KvBudget::Bytes(bytes) => bytes.min(supply.free),
+        };
+        let fits = |geometry: &Geometry| bytes(geometry) <= has;
         if fits(&worst) {
             return Ok(worst);
         }
@@ -137,45 +146,20 @@ impl KvBudget {
         // A window has to fit, or no text could come to its end.
         let least = Geometry::window_pages(window).min(worst.full);
         if low < least {
-            let least = Geometry { full: least, windowed: least, window };
-            let mb = |geometry| geometry_bytes(config, &geometry, room).div_ceil(1_000_000);
-            let (has, least, worst) = (bytes / 1_000_000, mb(least), mb(worst));
-            return Err(KvBudgetError { has, least, worst });
+            return refused(has, &Geometry { full: least, windowed: least, window });
         }
-        checked(self, config, with(low), room, bytes)
+        Ok(with(low))
     }
 }
 
 /// Bytes of all pages.
-pub fn geometry_bytes(config: &ModelConfig, geometry: &Geometry, room: Room) -> u64 {
+pub fn geometry_bytes(config: &ModelConfig, geometry: &Geometry, supply: Supply) -> u64 {
     let pages = |layer| match config.window(layer) {
         Some(_) => geometry.windowed as u64,
         None => geometry.full as u64,
     };
     let all = (0..config.num_hidden_layers).fold(0u64, |sum, l| sum.saturating_add(pages(l)));
-    all.saturating_mul(room.page_bytes)
-}
-
-fn checked(
-    budget: KvBudget,
-    config: &ModelConfig,
-    geometry: Geometry,
-    room: Room,
-    has: u64,
-) -> Result<Geometry, KvBudgetError> {
-    let bytes = |geometry| geometry_bytes(config, &geometry, room);
-    let mb = |bytes: u64| bytes.div_ceil(1_000_000);
-    if geometry.max_positions() > 0 && bytes(geometry) <= has {
-        return Ok(geometry);
-    }
-    let window = config.sliding_window;
-    let pages = Geometry::window_pages(window);
-    // Less than a fixed number is no answer to whoever asked for it.
-    let least = match budget {
-        KvBudget::WorstCase | KvBudget::Pages(..) => geometry,
-        KvBudget::Free | KvBudget::Bytes(_) => Geometry { full: pages, windowed: pages, window },
-    };
-    Err(KvBudgetError { has: has / 1_000_000, least: mb(bytes(least)), worst: mb(bytes(geometry)) })
+    all.saturating_mul(supply.page_bytes)
 }
 
 #[cfg(test)]
@@ -205,20 +189,20 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
-    fn room(free: u64) -> Room {
+    fn supply(free: u64) -> Supply {
         // A page of gpt-oss-20b in bf16.
-        Room { free, page_bytes: 64 * 2 * 8 * 64 * 2, in_flight: 2 }
+        Supply { free, page_bytes: 64 * 2 * 8 * 64 * 2, in_flight: 2 }
     }
 
     fn plan(budget: KvBudget, sequences: usize, free: u64) -> Result<Geometry, KvBudgetError> {
         let config = Preset::B20.config();
-        budget.geometry(&config, (sequences, 4096), 512, room(free))
+        budget.geometry(&config, (sequences, 4096), 512, supply(free))
     }
 
     #[test]
     fn a_pool_is_no_larger_than_the_worst_case_nor_than_the_budget() {
         let config = Preset::B20.config();
-        let bytes = |geometry: &Geometry| geometry_bytes(&config, geometry, room(0));
+        let bytes = |geometry: &Geometry| geometry_bytes(&config, geometry, supply(0));
         let roomy = plan(KvBudget::Free, 32, 80_000 * MB).unwrap();
         assert_eq!(roomy.full, 32 * 64, "every sequence as long as it may become");
         assert_eq!(plan(KvBudget::WorstCase, 32, 80_000 * MB).unwrap(), roomy);

@@ -223,14 +223,15 @@ impl Scheduler {
         let mut entries = Vec::new();
         let mut left = self.limits.max_step_tokens;
         let mut given_up = Vec::new();
+        let ready: Vec<_> = (0..self.running.len()).map(|index| self.ready(index)).collect();
         let (decode, prefill): (Vec<usize>, Vec<usize>) =
-            (0..self.running.len()).partition(|&index| self.ready(index).0 <= 1);
+            (0..ready.len()).partition(|&index| ready[index].0 <= 1);
         for index in decode.into_iter().chain(prefill) {
             if given_up.contains(&index) {
                 continue;
             }
-            let (ready, chosen) = self.ready(index);
-            let mut count = ready.min(left);
+            let (tokens, chosen) = ready[index];
+            let mut count = tokens.min(left);
             let seq = self.running[index].seq;
             // A step under way may give pages back: nobody loses a place before that is known.
             while count > 0 && self.pages.room(seq) == 0 && self.flights.is_empty() {

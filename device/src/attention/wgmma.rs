@@ -134,35 +134,28 @@ macro_rules! product {
 /// the fence and the last of them would have them wait for each other. `$direction` of the
 /// accumulators `$c`, by tile; words of `$a`, of one or of two operands.
 macro_rules! products {
-    ($direction:ident $c:ident [$($tile:literal)*], $a:ident [1], $rows:ident, $($product:expr),*) => {
-        asm!(
-            "{{ .reg .b32 low; .reg .b64 d;",
-            "wgmma.fence.sync.aligned;",
-            $($product,)*
-            "wgmma.commit_group.sync.aligned; }}",
-            $($direction(reg32) $c[$tile][0], $direction(reg32) $c[$tile][1],
-            $direction(reg32) $c[$tile][2], $direction(reg32) $c[$tile][3],
-            $direction(reg32) $c[$tile][4], $direction(reg32) $c[$tile][5],
-            $direction(reg32) $c[$tile][6], $direction(reg32) $c[$tile][7],)*
-            a0 = in(reg32) $a[0][0][0], a1 = in(reg32) $a[0][0][1], a2 = in(reg32) $a[0][0][2], a3 = in(reg32) $a[0][0][3],
-            a4 = in(reg32) $a[0][1][0], a5 = in(reg32) $a[0][1][1], a6 = in(reg32) $a[0][1][2], a7 = in(reg32) $a[0][1][3],
-            rows = in(reg32) $rows, high = const EIGHT_ROWS, options(nostack)
-        )
+    ($direction:ident $c:ident $tiles:tt, $a:ident [1], $rows:ident, $($product:expr),*) => {
+        products!(@ $direction $c $tiles, $a [], $rows, $($product),*)
     };
-    ($direction:ident $c:ident [$($tile:literal)*], $a:ident [2], $rows:ident, $($product:expr),*) => {
-        asm!(
-            "{{ .reg .b32 low; .reg .b64 d;",
-            "wgmma.fence.sync.aligned;",
-            $($product,)*
-            "wgmma.commit_group.sync.aligned; }}",
-            $($direction(reg32) $c[$tile][0], $direction(reg32) $c[$tile][1],
-            $direction(reg32) $c[$tile][2], $direction(reg32) $c[$tile][3],
-            $direction(reg32) $c[$tile][4], $direction(reg32) $c[$tile][5],
-            $direction(reg32) $c[$tile][6], $direction(reg32) $c[$tile][7],)*
-            a0 = in(reg32) $a[0][0][0], a1 = in(reg32) $a[0][0][1], a2 = in(reg32) $a[0][0][2], a3 = in(reg32) $a[0][0][3],
-            a4 = in(reg32) $a[0][1][0], a5 = in(reg32) $a[0][1][1], a6 = in(reg32) $a[0][1][2], a7 = in(reg32) $a[0][1][3],
+    ($direction:ident $c:ident $tiles:tt, $a:ident [2], $rows:ident, $($product:expr),*) => {
+        products!(@ $direction $c $tiles, $a [
             a8 = in(reg32) $a[1][0][0], a9 = in(reg32) $a[1][0][1], a10 = in(reg32) $a[1][0][2], a11 = in(reg32) $a[1][0][3],
             a12 = in(reg32) $a[1][1][0], a13 = in(reg32) $a[1][1][1], a14 = in(reg32) $a[1][1][2], a15 = in(reg32) $a[1][1][3],
+        ], $rows, $($product),*)
+    };
+    (@ $direction:ident $c:ident [$($tile:literal)*], $a:ident [$($second:tt)*], $rows:ident, $($product:expr),*) => {
+        asm!(
+            "{{ .reg .b32 low; .reg .b64 d;",
+            "wgmma.fence.sync.aligned;",
+            $($product,)*
+            "wgmma.commit_group.sync.aligned; }}",
+            $($direction(reg32) $c[$tile][0], $direction(reg32) $c[$tile][1],
+            $direction(reg32) $c[$tile][2], $direction(reg32) $c[$tile][3],
+            $direction(reg32) $c[$tile][4], $direction(reg32) $c[$tile][5],
+            $direction(reg32) $c[$tile][6], $direction(reg32) $c[$tile][7],)*
+            a0 = in(reg32) $a[0][0][0], a1 = in(reg32) $a[0][0][1], a2 = in(reg32) $a[0][0][2], a3 = in(reg32) $a[0][0][3],
+            a4 = in(reg32) $a[0][1][0], a5 = in(reg32) $a[0][1][1], a6 = in(reg32) $a[0][1][2], a7 = in(reg32) $a[0][1][3],
+            $($second)*
             rows = in(reg32) $rows, high = const EIGHT_ROWS, options(nostack)
         )
     };

@@ -1,11 +1,14 @@
 //! Ctrl-C as a request to stop; a second one ends the program at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 /// Exit code of an interrupted program, by the shells' convention.
 pub const EXIT_CODE: u8 = 130;
+/// How often whoever waits for something else looks for Ctrl-C.
+pub const ASK_EVERY: Duration = Duration::from_millis(50);
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 

@@ -117,7 +117,7 @@ pub struct DeviceArgs {
 const EMULATED_ONLY: &str =
     "--emu-stats counts what an emulated GPU does, expected --device emu:CHIP";
 
-/// [`Opened::kind`] of the CPU engine.
+/// [`Engines::kind`] of the CPU engine.
 const CPU: &str = "cpu";
 
 /// What an engine has to make room for.
@@ -142,7 +142,7 @@ impl Room {
 }
 
 /// An engine, and what has to be known beside its interface.
-pub struct Opened {
+pub struct Engines {
     /// The engines, one for each GPU; at least one.
     pub engines: Vec<Box<dyn Engine>>,
     /// The device's kind: results may differ in rounding from another kind's.
@@ -153,7 +153,7 @@ pub struct Opened {
     pub precision: Precision,
 }
 
-impl Opened {
+impl Engines {
     /// The first engine.
     pub fn engine(&self) -> &dyn Engine {
         self.engines[0].as_ref()
@@ -231,7 +231,7 @@ impl DeviceArgs {
     }
 
     /// Makes an engine for what `room` says.
-    pub fn open(&self, weights: Arc<Weights>, room: Room) -> Result<Opened> {
+    pub fn open(&self, weights: Arc<Weights>, room: Room) -> Result<Engines> {
         if let Some(gpus) = self.gpus.filter(|&gpus| gpus > 1) {
             bail!("-g {gpus}: only files of prompts (getp) are shared among GPUs");
         }
@@ -239,7 +239,7 @@ impl DeviceArgs {
     }
 
     /// As [`DeviceArgs::open`], an engine on each of `-g` GPUs.
-    pub fn open_all(&self, weights: Arc<Weights>, room: Room) -> Result<Opened> {
+    pub fn open_all(&self, weights: Arc<Weights>, room: Room) -> Result<Engines> {
         match gpu::open(&self.device)? {
             gpu::Opened::Cpu { why } => self.open_cpu(weights, room, why),
             gpu::Opened::Gpus { devices, why } => self.open_gpus(&devices, &weights, room, why),
@@ -248,7 +248,7 @@ impl DeviceArgs {
 
     /// As [`DeviceArgs::open_all`], but where `auto` finds no GPU it takes emulated ones: the
     /// kernels are what the built-in model is there to show.
-    pub fn open_or_emulate(&self, weights: Arc<Weights>, room: Room) -> Result<Opened> {
+    pub fn open_or_emulate(&self, weights: Arc<Weights>, room: Room) -> Result<Engines> {
         let count = self.gpus.unwrap_or(1);
         let emulated = DeviceName::Emulator { chip: EMULATED.to_owned(), count };
         if self.device == DeviceName::Auto
@@ -272,7 +272,7 @@ impl DeviceArgs {
         weights: &Arc<Weights>,
         room: Room,
         why: String,
-    ) -> Result<Opened> {
+    ) -> Result<Engines> {
         let gpus = self.gpus.unwrap_or(1);
         let Some(devices) = devices.get(..gpus) else {
             bail!("-g {gpus}: --device {} has {} GPUs", self.device, devices.len());
@@ -302,7 +302,7 @@ impl DeviceArgs {
         })?;
         drop(bar);
         let engines = engines.into_iter().map(|engine| Box::new(engine) as _).collect();
-        Ok(Opened { engines, kind, why, precision: Precision::Bf16 })
+        Ok(Engines { engines, kind, why, precision: Precision::Bf16 })
     }
 
     /// What only the CPU engine obeys.
@@ -320,7 +320,7 @@ impl DeviceArgs {
         Ok(())
     }
 
-    fn open_cpu(&self, weights: Arc<Weights>, room: Room, why: String) -> Result<Opened> {
+    fn open_cpu(&self, weights: Arc<Weights>, room: Room, why: String) -> Result<Engines> {
         if let Some(gpus) = self.gpus.filter(|&gpus| gpus > 1) {
             bail!("-g {gpus}: device cpu has no GPUs to share work among");
         }
@@ -344,7 +344,7 @@ impl DeviceArgs {
             ..self.cpu.options()
         };
         let engine = CpuEngine::new(weights, options).context("device cpu")?;
-        Ok(Opened {
+        Ok(Engines {
             engines: vec![Box::new(engine)],
             kind: String::from(CPU),
             why,

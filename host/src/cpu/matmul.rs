@@ -20,7 +20,7 @@ use super::activations::{Activations, BLOCK, Order};
 use super::simd::Level;
 use crate::model::{Dtype, ExpertWeights, Experts, Matrix};
 use accumulate::Accumulate;
-use format::{Bf16, F16, F32, Mxfp4};
+use format::{Bf16, F16, F32, Halves, Mxfp4};
 use sweep::Sweep;
 
 /// Rows of activations that are kept in cache while the weights of a task pass by.
@@ -138,8 +138,14 @@ pub fn run(level: Level, products: &[Product<'_>]) {
         let product = &products[i];
         match product.view {
             View::F32(bytes) => level.run(Sweep { weights: F32 { bytes }, product, outs }),
-            View::F16(bytes) => level.run(Sweep { weights: F16 { bytes }, product, outs }),
-            View::Bf16(bytes) => level.run(Sweep { weights: Bf16 { bytes }, product, outs }),
+            View::F16(bytes) => {
+                let weights = Halves::<F16> { bytes, element: PhantomData };
+                level.run(Sweep { weights, product, outs });
+            }
+            View::Bf16(bytes) => {
+                let weights = Halves::<Bf16> { bytes, element: PhantomData };
+                level.run(Sweep { weights, product, outs });
+            }
             View::Mxfp4 { blocks, scales } => {
                 level.run(Sweep { weights: Mxfp4 { blocks, scales }, product, outs });
             }

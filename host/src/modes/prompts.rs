@@ -3,7 +3,7 @@
 //! A prompt is its line as it stands. Lines end with `\n`, or with `\r\n` when the count line does;
 //! a `\r` elsewhere belongs to its prompt.
 
-use super::Fnv;
+use shared::hash;
 
 /// What is wrong with an input file; lines count from 1, prompts from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,9 +84,7 @@ fn parse_prompt(prompt: usize, text: &[u8]) -> Result<&str, PromptsError> {
 
 /// A number that tells sets of prompts apart.
 pub fn fingerprint(prompts: &[&str]) -> u64 {
-    let mut hash = Fnv::default();
-    prompts.iter().for_each(|prompt| hash.add(prompt.as_bytes()));
-    hash.value()
+    prompts.iter().fold(hash::START, |hash, prompt| hash::add(hash, prompt.as_bytes()))
 }
 
 fn parse_count(line: &[u8]) -> Result<usize, PromptsError> {

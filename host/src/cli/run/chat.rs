@@ -41,8 +41,6 @@ const HELP: &str = "\
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// How often Ctrl-C is looked for while no token comes.
-const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Reading a prompt that takes longer shows how far it is.
 const QUICK: Duration = Duration::from_secs(2);
 
@@ -276,7 +274,7 @@ impl Chat {
     ) -> Result<(Reading, End)> {
         let mut waiting = Some(Waiting::new());
         let end = loop {
-            match stream.events.recv_timeout(ASK_EVERY) {
+            match stream.events.recv_timeout(interrupt::ASK_EVERY) {
                 Ok(Event::Token { token, .. }) => {
                     drop(waiting.take());
                     for delta in reading.push(token)? {

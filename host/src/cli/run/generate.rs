@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use gptoss::scheduler::{Event, Request};
@@ -13,9 +13,6 @@ use gptoss::worker::{Worker, WorkerOptions};
 
 use super::{Args, Console, describe_sampling, encode, time_seed};
 use crate::cli::{interrupt, progress};
-
-/// How often Ctrl-C is looked for while no token comes.
-const ASK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let prompt = args.input.as_deref().context("mode generate needs -i, the text to continue")?;
@@ -129,7 +126,7 @@ fn follow(
     let handle = worker.submit(request, &sender, stop::until(text.stops, text.tokenizer));
     drop(sender);
     loop {
-        match events.recv_timeout(ASK_EVERY) {
+        match events.recv_timeout(interrupt::ASK_EVERY) {
             Ok(Event::Prefill { done, .. }) => {
                 reading.iter().for_each(|bar| bar.set_position(done as u64));
             }

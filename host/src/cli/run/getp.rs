@@ -27,8 +27,6 @@ const SAMPLE: &str = "4\n\
     What is the capital of France?\n\
     Write a short poem about rain on a tin roof.\n\
     Explain why matrix units want their operands in tiles.\n";
-/// How often Ctrl-C is looked for while no event comes.
-const ASK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     // Ids on standard output stay alone there.
@@ -244,7 +242,7 @@ fn check(output: &Path, reference: &Path, console: &mut Console) -> Result<ExitC
 
 /// What a run came to.
 #[derive(Default)]
-struct Outcome {
+struct Ended {
     counts: Counts,
     is_interrupted: bool,
     failed: Vec<(usize, RequestError)>,
@@ -267,7 +265,7 @@ impl Job {
         until: impl Fn() -> Option<Until>,
         phases: &mut Phases,
         console: &mut Console,
-    ) -> Result<Outcome> {
+    ) -> Result<Ended> {
         let todo: Vec<Request> =
             self.requests.iter().filter(|r| !self.output.is_done(r.id)).cloned().collect();
         let kept = self.requests.len() - todo.len();
@@ -277,13 +275,13 @@ impl Job {
         let mut report = Report::new(&todo);
         interrupt::catch()?;
         let start = Instant::now();
-        let mut outcome = Outcome::default();
+        let mut outcome = Ended::default();
         let mut writing = Duration::ZERO;
         let (sender, events) = mpsc::channel();
         let mut left = todo.len();
         todo.into_iter().for_each(|request| drop(worker.submit(request, &sender, until())));
         while left > 0 {
-            match events.recv_timeout(ASK_EVERY) {
+            match events.recv_timeout(interrupt::ASK_EVERY) {
                 Ok(Event::Token { .. }) => report.token(),
                 Ok(Event::Done { id, tokens, .. }) => {
                     left -= 1;

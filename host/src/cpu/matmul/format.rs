@@ -1,5 +1,7 @@
 //! How the weights of `[out, in]` matrices are decoded, block by block.
 
+use std::marker::PhantomData;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -83,79 +85,67 @@ impl WeightRow for F32Row<'_> {
     }
 }
 
-/// `[out, in]` bf16, little-endian.
-#[derive(Clone, Copy)]
-pub struct Bf16<'a> {
-    pub bytes: &'a [u8],
+/// An element of two bytes.
+pub trait Half: Copy {
+    /// How a block is decoded.
+    const ORDER: Order;
+    /// The values of a block, exactly.
+    fn decode<S: Simd>(simd: S, block: &[u8; 2 * BLOCK]) -> (S::V, S::V);
 }
 
+/// bf16, little-endian.
 #[derive(Clone, Copy)]
-pub struct Bf16Row<'a> {
-    blocks: &'a [[u8; 2 * BLOCK]],
-    tail: &'a [u8],
-}
+pub struct Bf16;
 
-impl<'a> Format<'a> for Bf16<'a> {
-    type Row = Bf16Row<'a>;
+impl Half for Bf16 {
     const ORDER: Order = Order::Paired;
     #[inline(always)]
-    fn row(self, out: usize, cols: usize) -> Bf16Row<'a> {
-        let (blocks, tail) = self.bytes[2 * out * cols..][..2 * cols].as_chunks();
-        Bf16Row { blocks, tail }
+    fn decode<S: Simd>(simd: S, block: &[u8; 2 * BLOCK]) -> (S::V, S::V) {
+        simd.bf16_pairs(block)
     }
 }
 
-impl WeightRow for Bf16Row<'_> {
-    #[inline(always)]
-    fn block<S: Simd>(&self, simd: S, block: usize) -> (S::V, S::V) {
-        simd.bf16_pairs(&self.blocks[block])
-    }
-    #[inline(always)]
-    fn prefetch<S: Simd>(&self, simd: S, block: usize, outs: usize) {
-        simd.prefetch(self.blocks.as_ptr().wrapping_add(outs * self.blocks.len() + block).cast());
-    }
-    #[inline(always)]
-    fn blocks(&self) -> usize {
-        self.blocks.len()
-    }
-    #[inline(always)]
-    fn tail<S: Simd>(&self, simd: S) -> Option<(S::V, S::V)> {
-        if self.tail.is_empty() {
-            return None;
-        }
-        let mut padded = [0; 2 * BLOCK];
-        padded[..self.tail.len()].copy_from_slice(self.tail);
-        Some(simd.bf16_pairs(&padded))
-    }
-}
-
-/// `[out, in]` binary16, little-endian.
+/// binary16, little-endian.
 #[derive(Clone, Copy)]
-pub struct F16<'a> {
-    pub bytes: &'a [u8],
-}
+pub struct F16;
 
-#[derive(Clone, Copy)]
-pub struct F16Row<'a> {
-    blocks: &'a [[u8; 2 * BLOCK]],
-    tail: &'a [u8],
-}
-
-impl<'a> Format<'a> for F16<'a> {
-    type Row = F16Row<'a>;
+impl Half for F16 {
     const ORDER: Order = Order::Natural;
     #[inline(always)]
-    fn row(self, out: usize, cols: usize) -> F16Row<'a> {
-        let (blocks, tail) = self.bytes[2 * out * cols..][..2 * cols].as_chunks();
-        F16Row { blocks, tail }
+    fn decode<S: Simd>(simd: S, block: &[u8; 2 * BLOCK]) -> (S::V, S::V) {
+        let (vectors, _) = block.as_chunks();
+        (f16s(simd, &vectors[0]), f16s(simd, &vectors[1]))
     }
 }
 
-impl WeightRow for F16Row<'_> {
+/// `[out, in]` of elements of two bytes.
+#[derive(Clone, Copy)]
+pub struct Halves<'a, E> {
+    pub bytes: &'a [u8],
+    pub element: PhantomData<E>,
+}
+
+#[derive(Clone, Copy)]
+pub struct HalvesRow<'a, E> {
+    blocks: &'a [[u8; 2 * BLOCK]],
+    tail: &'a [u8],
+    element: PhantomData<E>,
+}
+
+impl<'a, E: Half> Format<'a> for Halves<'a, E> {
+    type Row = HalvesRow<'a, E>;
+    const ORDER: Order = E::ORDER;
+    #[inline(always)]
+    fn row(self, out: usize, cols: usize) -> HalvesRow<'a, E> {
+        let (blocks, tail) = self.bytes[2 * out * cols..][..2 * cols].as_chunks();
+        HalvesRow { blocks, tail, element: self.element }
+    }
+}
+
+impl<E: Half> WeightRow for HalvesRow<'_, E> {
     #[inline(always)]
     fn block<S: Simd>(&self, simd: S, block: usize) -> (S::V, S::V) {
-        let (vectors, _) = self.blocks[block].as_chunks();
-        (f16s(simd, &vectors[0]), f16s(simd, &vectors[1]))
+        E::decode(simd, &self.blocks[block])
     }
     #[inline(always)]
     fn prefetch<S: Simd>(&self, simd: S, block: usize, outs: usize) {
@@ -172,8 +162,7 @@ impl WeightRow for F16Row<'_> {
         }
         let mut padded = [0; 2 * BLOCK];
         padded[..self.tail.len()].copy_from_slice(self.tail);
-        let (vectors, _) = padded.as_chunks();
-        Some((f16s(simd, &vectors[0]), f16s(simd, &vectors[1])))
+        Some(E::decode(simd, &padded))
     }
 }
 

@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use shared::hash;
+
 use crate::cpu::KvDtype;
 use crate::engine::Sampling;
 use crate::gpu::launch::linear::DenseFormat;
 use crate::model;
 use crate::model::bin::{self, BinLayout};
-use crate::modes::Fnv;
 
 /// Everything that determines a job's output; the journal of another job is refused. What does not
 /// change a byte (batch, threads, number of GPUs) is not here.
@@ -97,13 +98,13 @@ impl JobKey {
 pub fn model_stamp(path: &Path) -> io::Result<String> {
     let path = &model::locate(path).map_err(io::Error::other)?;
     let found = fs::metadata(path)?;
-    let mut hash = Fnv::default();
+    let mut hash = hash::START;
     if !found.is_dir() {
         let mut header = vec![0; bin::HEADER_BYTES.min(found.len() as usize)];
         io::Read::read_exact(&mut fs::File::open(path)?, &mut header)?;
-        hash.add(&header);
-        hash.add(&moment(&found));
-        return Ok(stamp(1, found.len(), &hash));
+        hash = hash::add(hash, &header);
+        hash = hash::add(hash, &moment(&found));
+        return Ok(stamp(1, found.len(), hash));
     }
     let mut names: Vec<_> =
         fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
@@ -117,27 +118,26 @@ pub fn model_stamp(path: &Path) -> io::Result<String> {
             continue;
         }
         let found = fs::metadata(&file)?;
-        hash.add(name.as_encoded_bytes());
-        match is_json {
-            true => hash.add(&fs::read(&file)?),
-            false => hash.add(&moment(&found)),
-        }
+        hash = hash::add(hash, name.as_encoded_bytes());
+        hash = match is_json {
+            true => hash::add(hash, &fs::read(&file)?),
+            false => hash::add(hash, &moment(&found)),
+        };
         files += 1;
         bytes += found.len();
     }
-    Ok(stamp(files, bytes, &hash))
+    Ok(stamp(files, bytes, hash))
 }
 
 /// Tells the content of a small file from another.
 pub fn file_stamp(path: &Path) -> io::Result<String> {
     let content = fs::read(path)?;
-    let mut hash = Fnv::default();
-    hash.add(&content);
-    Ok(stamp(1, content.len() as u64, &hash))
+    let hash = hash::add(hash::START, &content);
+    Ok(stamp(1, content.len() as u64, hash))
 }
 
-fn stamp(files: usize, bytes: u64, hash: &Fnv) -> String {
-    format!("{files} files, {bytes} bytes, {:016x}", hash.value())
+fn stamp(files: usize, bytes: u64, hash: u64) -> String {
+    format!("{files} files, {bytes} bytes, {hash:016x}")
 }
 
 /// Size and time of change.

@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
 
 use anyhow::Result;
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
@@ -24,8 +23,6 @@ use crate::cli::interrupt;
 const PROMPT: &str = "> ";
 /// Longest line that is read, in bytes: more than any model's context of any text.
 const MAX_LINE: u64 = 16 << 20;
-/// How often Ctrl-C is looked for while no line comes.
-const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Terminals without a cursor to move, which the editor does not serve.
 const PLAIN_TERMINALS: [&str; 4] = ["", "dumb", "cons25", "emacs"];
 
@@ -89,7 +86,7 @@ impl Lines {
                 // One that was not heard in time was for the answer before.
                 interrupt::asked();
                 loop {
-                    match lines.recv_timeout(ASK_EVERY) {
+                    match lines.recv_timeout(interrupt::ASK_EVERY) {
                         Ok(line) => return Ok(line),
                         Err(RecvTimeoutError::Disconnected) => return Ok(Line::End),
                         Err(RecvTimeoutError::Timeout) if interrupt::asked() => {
