@@ -216,7 +216,7 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
         if let Some(keys) = all.ends_in(split) {
             let values = ring.stage(stage).wrapping_add(PAGES * ring.head);
             // SAFETY: the stage is full, and nobody has begun with it before the barrier.
-            unsafe { truncate_values(values, keys, dim) };
+            unsafe { truncate_values(values, all.page_start(split), keys, dim) };
             fence_async();
             workgroup_barrier();
         }
@@ -251,22 +251,27 @@ pub unsafe fn whole<const DS: usize, const DT: usize>(launch: &Launch, tile: &Ti
     state
 }
 
-/// Replaces the values behind the first `keys` of the split whose values lie at `values` by zeros,
-/// whatever they are: see `Weighted`. Every thread its share.
+/// Replaces the values of the split at `values` by zeros, whatever they are, behind its first `keys`
+/// and before `start`, a multiple of a page: see `Weighted`. Where a page is not seen, the one that
+/// stands in its place may be the last, with the same positions behind its end. Every thread its
+/// share.
 ///
 /// # Safety
 ///
 /// The values of a split are there, in workgroup memory, and nobody uses them.
 #[inline(always)]
-unsafe fn truncate_values(values: *mut u8, keys: u32, dim: usize) {
+unsafe fn truncate_values(values: *mut u8, start: u32, keys: u32, dim: usize) {
     // Chunks of eight keys, `dim` to a column.
-    let mut chunk = keys / CHUNK as u32 * dim as u32 + arch::thread_id();
+    let mut chunk = arch::thread_id();
     while chunk < (SPLIT / CHUNK * dim) as u32 {
         let first = chunk / dim as u32 * CHUNK as u32;
-        // SAFETY: one of the split's chunks.
-        unsafe {
-            let at = values.add(chunk as usize * 16);
-            arch::store_16(at, truncate_chunk(arch::load_16(at), first, keys));
+        let kept = if first < start { 0 } else { keys };
+        if first + CHUNK as u32 > kept {
+            // SAFETY: one of the split's chunks.
+            unsafe {
+                let at = values.add(chunk as usize * 16);
+                arch::store_16(at, truncate_chunk(arch::load_16(at), first, kept));
+            }
         }
         chunk += WHOLE_WAVES * arch::WAVE;
     }

@@ -134,6 +134,13 @@ impl Seen {
         if keys < SPLIT as u32 { Some(keys) } else { None }
     }
 
+    /// Keys of `split` before the first page that one of them sees.
+    #[cfg(family = "nvptx")] // others skip what nobody sees
+    #[inline(always)]
+    pub fn page_start(&self, split: u32) -> u32 {
+        (self.first[0] / PAGE as u32 * PAGE as u32).saturating_sub(split * SPLIT as u32)
+    }
+
     /// Whether step `step` of 32 keys in `split` has the last key that one of them sees, and others
     /// behind it.
     #[inline(always)]
