@@ -41,7 +41,7 @@ duration() {
 }
 
 # WHAT FAR COMMAND...: runs COMMAND, and tells how long it has been at WHAT and what FAR prints: in
-# place on a terminal, elsewhere in a line every five seconds.
+# place on a terminal, elsewhere in a line every few seconds.
 watched() {
     local what=$1 far=$2 start=$SECONDS status=0
     shift 2
@@ -70,7 +70,7 @@ tick() {
             printf '\r\033[K%s' "$text" >&2
         elif [ "$elapsed" -ge "$next" ]; then
             echo "$text" >&2
-            next=$((elapsed + 5))
+            next=$((elapsed + 4))
         fi
     done
 }

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 /// Nothing is said of what is over sooner.
 const FIRST_LINE: Duration = Duration::from_secs(2);
 /// Time between two lines where there is no terminal.
-const NEXT_LINE: Duration = Duration::from_secs(5);
+const NEXT_LINE: Duration = Duration::from_secs(4);
 /// Time between two changes on a terminal.
 const TICK: Duration = Duration::from_millis(200);
 
